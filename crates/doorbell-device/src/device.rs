@@ -1,0 +1,62 @@
+use crate::{Access, DeviceError, DmaMemory, Doorbell, HostMemory, Interrupt};
+
+/// An NVMe controller, as seen through whatever carries it.
+///
+/// Register access may be slow (a millisecond each over some carriers): it is for bring-up and recovery, never for
+/// the I/O path, which uses [`Doorbell`]s and shared memory only.
+pub trait Device: Send + Sync + 'static {
+    /// The address a user would name it by, such as `emulated:size=1G` or `pci:0000:01:00.0`.
+    fn address(&self) -> String;
+
+    /// Reads a 32-bit register at a byte offset (NVMe Base 2.0, Controller Properties).
+    fn read32(&self, offset: usize) -> Result<u32, DeviceError>;
+
+    /// Reads a 64-bit register.
+    fn read64(&self, offset: usize) -> Result<u64, DeviceError>;
+
+    /// Writes a 32-bit register. Doorbells are better written through [`doorbell`](Self::doorbell).
+    fn write32(&self, offset: usize, value: u32) -> Result<(), DeviceError>;
+
+    /// Writes a 64-bit register.
+    fn write64(&self, offset: usize, value: u64) -> Result<(), DeviceError>;
+
+    /// The doorbell at a byte offset from the start of the registers.
+    fn doorbell(&self, offset: usize) -> Result<Doorbell, DeviceError>;
+
+    /// Makes memory reachable for the device. It stays so until the last clone of what is returned goes.
+    fn map(&self, request: MapRequest) -> Result<DmaMemory, DeviceError>;
+
+    /// New zeroed memory of at least `len` bytes, reachable for the device in both directions at an IOVA that is a
+    /// multiple of `align`, a power of two.
+    fn allocate(&self, len: usize, align: u64) -> Result<DmaMemory, DeviceError> {
+        let align = align.max(4096);
+        let rounded = usize::try_from(align).ok().and_then(|align| len.max(1).checked_next_multiple_of(align));
+        let reason = || "its size, rounded up to the alignment, overflows".into();
+        let rounded = rounded.ok_or_else(|| DeviceError::Unmappable { len, reason: reason() })?;
+        let host = HostMemory::allocate(rounded)?;
+        self.map(MapRequest { host, access: Access::ReadWrite, align, offset: 0 })
+    }
+
+    /// How many interrupt vectors there are; 0 where the device can only be polled.
+    fn interrupt_count(&self) -> u32;
+
+    /// The interrupt of a vector, below [`interrupt_count`](Self::interrupt_count). Asking again gives the same one.
+    fn interrupt(&self, vector: u32) -> Result<Interrupt, DeviceError>;
+
+    /// Resets the function (PCIe FLR or what stands for it): when it returns, the device touches no memory of ours.
+    fn reset(&self) -> Result<(), DeviceError>;
+}
+
+/// Memory to make reachable, and where.
+#[derive(Debug, Clone)]
+pub struct MapRequest {
+    /// The memory.
+    pub host: HostMemory,
+    /// What the device may do with it.
+    pub access: Access,
+    /// The IOVA is `offset` more than a multiple of this power of two; at least 4096. With guest memory, an `align`
+    /// of the controller's page size and the guest address as `offset` keeps pages pages.
+    pub align: u64,
+    /// See `align`. A multiple of 4096; taken modulo `align`.
+    pub offset: u64,
+}

@@ -1,0 +1,56 @@
+//! A controller in the same process: the back end for laptops, tests and simulations.
+//!
+//! [`SoftController`] is what a software controller has to offer; [`InProcess`] makes a [`Device`](crate::Device)
+//! of it, run by a thread of its own, inline with each doorbell, or step by step. [`DmaSpace`] is the software IOMMU
+//! between them: what is not mapped cannot be reached.
+
+mod device;
+mod space;
+
+pub use device::{InProcess, Run};
+pub use space::{DmaFault, DmaSpace, DmaView};
+
+use std::time::Duration;
+
+use crate::HostMemory;
+
+/// A controller in software. It has no thread, no clock and no I/O of its own: it acts when it is called.
+pub trait SoftController: Send + 'static {
+    /// Bytes of the register space, doorbells included; a multiple of 4096.
+    fn register_space(&self) -> usize;
+
+    /// Bytes between two doorbells.
+    fn doorbell_stride(&self) -> usize;
+
+    /// The host reads a register: `len` is 4 or 8, `offset` aligned to it and below the doorbells.
+    fn read_register(&mut self, offset: usize, len: usize) -> u64;
+
+    /// The host writes a register: as [`read_register`](Self::read_register).
+    fn write_register(&mut self, host: &Host<'_>, offset: usize, len: usize, value: u64);
+
+    /// Does what can be done now: takes commands, moves data, posts completions, raises interrupts. `now` is the time
+    /// since some fixed moment and never goes back.
+    fn run(&mut self, host: &Host<'_>, now: Duration) -> Activity;
+
+    /// A function reset: forgets all that a reset forgets, and touches no host memory after.
+    fn function_reset(&mut self);
+}
+
+/// What a [`SoftController`] reaches of its host.
+pub struct Host<'a> {
+    /// The host's memory, at the addresses the host gave.
+    pub dma: &'a DmaView<'a>,
+    /// The doorbells as the host last wrote them, from the first (SQ 0 tail) on, `doorbell_stride` bytes apart.
+    pub doorbells: &'a HostMemory,
+    /// Raises an interrupt vector.
+    pub interrupt: &'a dyn Fn(u16),
+}
+
+/// What came of a [`SoftController::run`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Activity {
+    /// Whether anything was done: if so, there may be more to do.
+    pub worked: bool,
+    /// When it must run again even if nobody asks, in the time of `now`: a delayed completion, say.
+    pub wake_at: Option<Duration>,
+}

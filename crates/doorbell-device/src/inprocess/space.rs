@@ -1,0 +1,172 @@
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, RwLock, RwLockReadGuard};
+
+use vm_memory::VolatileSlice;
+
+use crate::{Access, DeviceError, HostMemory};
+
+/// How many faults are remembered; all are counted.
+const FAULTS_KEPT: usize = 64;
+
+/// An access by the device to memory that it was not given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("DMA fault: {len:#x} bytes at IOVA {iova:#x} ({access:?}) are not mapped")]
+pub struct DmaFault {
+    /// First address of the access.
+    pub iova: u64,
+    /// Bytes of the access.
+    pub len: usize,
+    /// What the device wanted.
+    pub access: Access,
+}
+
+/// The memory a software controller can reach, by IOVA: a software IOMMU.
+///
+/// Removing a range waits for accesses under way, and none follows; that is what lets the memory be freed after.
+#[derive(Debug, Default)]
+pub struct DmaSpace {
+    regions: RwLock<Vec<Region>>,
+    fault_count: AtomicU64,
+    faults: Mutex<VecDeque<DmaFault>>,
+}
+
+#[derive(Debug)]
+struct Region {
+    iova: u64,
+    len: u64,
+    host: HostMemory,
+    access: Access,
+}
+
+impl DmaSpace {
+    /// A space without memory.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds memory at an address. An overlap with what is there is an error.
+    pub fn insert(&self, iova: u64, host: HostMemory, access: Access) -> Result<(), DeviceError> {
+        let len = host.len() as u64;
+        let unmappable = |reason: String| DeviceError::Unmappable { len: host.len(), reason };
+        let end = iova.checked_add(len).ok_or_else(|| unmappable(format!("IOVA {iova:#x} overflows")))?;
+        let mut regions = self.regions.write().unwrap_or_else(|e| e.into_inner());
+        let at = regions.partition_point(|r| r.iova < iova);
+        let before = at.checked_sub(1).and_then(|i| regions.get(i));
+        let overlaps = before.is_some_and(|r| r.iova + r.len > iova) || regions.get(at).is_some_and(|r| r.iova < end);
+        if len == 0 || overlaps {
+            return Err(unmappable(format!("IOVA {iova:#x} is empty or overlaps a mapping")));
+        }
+        regions.insert(at, Region { iova, len, host, access });
+        Ok(())
+    }
+
+    /// Removes exactly what was inserted at an address.
+    pub fn remove(&self, iova: u64, len: u64) -> Result<(), DeviceError> {
+        let mut regions = self.regions.write().unwrap_or_else(|e| e.into_inner());
+        match regions.iter().position(|r| r.iova == iova && r.len == len) {
+            Some(at) => {
+                regions.remove(at);
+                Ok(())
+            }
+            None => Err(DeviceError::Unmappable {
+                len: len as usize,
+                reason: format!("nothing of that size is mapped at IOVA {iova:#x}"),
+            }),
+        }
+    }
+
+    /// Looks at the space; nothing is removed from it while the view lives.
+    pub fn view(&self) -> DmaView<'_> {
+        DmaView { space: self, regions: self.regions.read().unwrap_or_else(|e| e.into_inner()) }
+    }
+
+    /// How many accesses were refused so far.
+    pub fn fault_count(&self) -> u64 {
+        self.fault_count.load(Ordering::Relaxed)
+    }
+
+    /// The latest refused accesses, oldest first.
+    pub fn faults(&self) -> Vec<DmaFault> {
+        self.faults.lock().unwrap_or_else(|e| e.into_inner()).iter().copied().collect()
+    }
+
+    #[cold]
+    fn fault(&self, fault: DmaFault) -> DmaFault {
+        tracing::warn!(%fault, "refused");
+        self.fault_count.fetch_add(1, Ordering::Relaxed);
+        let mut faults = self.faults.lock().unwrap_or_else(|e| e.into_inner());
+        if faults.len() == FAULTS_KEPT {
+            faults.pop_front();
+        }
+        faults.push_back(fault);
+        fault
+    }
+}
+
+/// A look at a [`DmaSpace`] during which it does not change.
+pub struct DmaView<'a> {
+    space: &'a DmaSpace,
+    regions: RwLockReadGuard<'a, Vec<Region>>,
+}
+
+impl DmaView<'_> {
+    /// The memory at an address, if all of it lies in one mapping that allows `access`: its host memory and the byte
+    /// offset in it.
+    #[inline]
+    pub fn resolve(&self, iova: u64, len: usize, access: Access) -> Result<(&HostMemory, usize), DmaFault> {
+        let found = match &self.regions[..] {
+            [only] => Some(only),
+            regions => regions.partition_point(|r| r.iova <= iova).checked_sub(1).and_then(|i| regions.get(i)),
+        };
+        if let Some(region) = found
+            && let Some(offset) = iova.checked_sub(region.iova)
+            && offset.checked_add(len as u64).is_some_and(|end| end <= region.len)
+            && region.access.allows(access)
+        {
+            return Ok((&region.host, offset as usize));
+        }
+        Err(self.space.fault(DmaFault { iova, len, access }))
+    }
+
+    /// A volatile window on memory that lies in one mapping.
+    pub fn slice(&self, iova: u64, len: usize, access: Access) -> Result<VolatileSlice<'_>, DmaFault> {
+        let (host, offset) = self.resolve(iova, len, access)?;
+        host.slice(offset, len).map_err(|_| self.space.fault(DmaFault { iova, len, access }))
+    }
+
+    /// The device reads host memory, across mappings if need be.
+    pub fn read(&self, iova: u64, to: &mut [u8]) -> Result<(), DmaFault> {
+        let mut done = 0;
+        while done < to.len() {
+            let at = iova.wrapping_add(done as u64);
+            let part = self.contiguous(at, to.len() - done);
+            self.slice(at, part, Access::Read)?.copy_to(&mut to[done..done + part]);
+            done += part;
+        }
+        Ok(())
+    }
+
+    /// The device writes host memory, across mappings if need be. What lies before a fault is written.
+    pub fn write(&self, iova: u64, from: &[u8]) -> Result<(), DmaFault> {
+        let mut done = 0;
+        while done < from.len() {
+            let at = iova.wrapping_add(done as u64);
+            let part = self.contiguous(at, from.len() - done);
+            self.slice(at, part, Access::Write)?.copy_from(&from[done..done + part]);
+            done += part;
+        }
+        Ok(())
+    }
+
+    /// How many of `len` bytes lie in the mapping of the first; all of them where there is none, so that the access
+    /// fails as a whole.
+    fn contiguous(&self, iova: u64, len: usize) -> usize {
+        let index = self.regions.partition_point(|r| r.iova <= iova);
+        let end = index.checked_sub(1).and_then(|i| self.regions.get(i)).map_or(0, |r| r.iova + r.len);
+        match end.checked_sub(iova) {
+            Some(rest) if rest > 0 => len.min(usize::try_from(rest).unwrap_or(usize::MAX)),
+            _ => len,
+        }
+    }
+}
