@@ -40,11 +40,17 @@ extern crate std;
 #[macro_use]
 mod macros;
 
+pub mod admin;
 pub mod command;
 pub mod completion;
+pub mod event;
+pub mod feature;
 pub mod identify;
+pub mod log;
+pub mod nvm;
 pub mod opcode;
 pub mod registers;
+pub mod reservation;
 pub mod scalar;
 pub mod sgl;
 pub mod status;

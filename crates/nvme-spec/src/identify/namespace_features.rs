@@ -15,31 +15,32 @@ pub struct Nsfeat {
     pub dulbe: bool,
     /// NGUID and EUI64 are never used again for another namespace.
     pub unique_ids: bool,
-    /// Optimal performance fields: bit 0 says that NPWG, NPWA, NPDG, NPDA and NOWS are valid. In NVM command set 1.1
-    /// there are two bits: NPDG and NPDA are valid for the values 1 and 3, and the NPDGL and NPDAL of the command set
-    /// specific namespace data (CNS 05h) for 2 and 3. See [`Nsfeat::has_optimal_fields`] and its neighbours.
+    /// Optional Performance: which preferences for writing and deallocating are reported. Up to 2.0 this is one bit, and
+    /// it says that NPWG, NPWA, NPDG, NPDA and NOWS are valid. NVM command set 1.1 has the second bit, for NPDGL and
+    /// NPDAL: see [`Nsfeat::has_optimal_fields`] and its neighbours.
     #[bits(2)]
     pub optperf: u8,
     /// Multiple Atomicity Mode (NVM 1.1): a write that crosses an atomic boundary is atomic on each side of it.
     pub multiple_atomicity: bool,
-    /// Optional Write Zeroes: the whole namespace can be zeroed by one command (NVM 1.1).
-    pub namespace_zeroes: bool,
+    /// NPRG, NPRA and NORS of the command set specific namespace data are valid (NVM 1.1).
+    pub optrperf: bool,
 }
 
 impl Nsfeat {
-    /// Whether NPWG, NPWA and NOWS of [`IdentifyNamespace`](super::IdentifyNamespace) are valid.
+    /// Whether NPWG, NPWA, NPDA and NOWS of [`IdentifyNamespace`](super::IdentifyNamespace) are valid.
     #[must_use]
     pub const fn has_optimal_fields(self) -> bool {
         self.optperf() != 0
     }
 
-    /// Whether NPDG and NPDA of [`IdentifyNamespace`](super::IdentifyNamespace) are valid.
+    /// Whether NPDG of [`IdentifyNamespace`](super::IdentifyNamespace) is valid.
     #[must_use]
     pub const fn has_npdg(self) -> bool {
         self.optperf() & 0b01 != 0
     }
 
-    /// Whether NPDGL and NPDAL of `IdentifyNamespaceNvm` are valid.
+    /// Whether NPDGL and NPDAL of [`IdentifyNamespaceNvm`](super::IdentifyNamespaceNvm) are valid. Where they
+    /// are not 0, they go before NPDG and NPDA.
     #[must_use]
     pub const fn has_npdgl(self) -> bool {
         self.optperf() & 0b10 != 0
