@@ -14,6 +14,7 @@ mod error;
 mod host;
 pub mod inprocess;
 mod interrupt;
+pub mod zero_work;
 
 pub use barrier::{dma_rmb, dma_wmb, mb};
 pub use device::{Device, MapRequest};

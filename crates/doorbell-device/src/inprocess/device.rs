@@ -8,8 +8,6 @@ use crate::{Device, DeviceError, DmaMemory, Doorbell, HostMemory, Interrupt, Map
 
 /// Where the doorbells begin (NVMe over PCIe Transport, Submission Queue 0 Tail Doorbell).
 const DOORBELLS: usize = 0x1000;
-/// The first IOVA handed out. Not 0, so that an address nobody set is a fault.
-const FIRST_IOVA: u64 = 1 << 32;
 /// How long an idle controller thread looks for doorbells before it sleeps.
 const SPIN: Duration = Duration::from_micros(50);
 
@@ -38,7 +36,6 @@ struct Shared<C> {
     doorbells: HostMemory,
     register_space: usize,
     interrupts: Vec<Interrupt>,
-    next_iova: Mutex<u64>,
     /// Nanoseconds; only used when the caller tells the time.
     told_time: AtomicU64,
     started: Instant,
@@ -60,7 +57,6 @@ impl<C: SoftController> InProcess<C> {
             doorbells,
             register_space,
             interrupts: (0..interrupts).map(|_| Interrupt::new()).collect::<Result<_, _>>()?,
-            next_iova: Mutex::new(FIRST_IOVA),
             told_time: AtomicU64::new(0),
             started: Instant::now(),
             stop: AtomicBool::new(false),
@@ -228,14 +224,6 @@ impl<C: SoftController> Shared<C> {
         self.kick();
         Ok(())
     }
-
-    fn allocate_iova(&self, len: u64, align: u64, offset: u64) -> Option<u64> {
-        // Addresses are never used twice, so that a late access by the device is always a fault.
-        let mut next = self.next_iova.lock().unwrap_or_else(PoisonError::into_inner);
-        let iova = next.checked_next_multiple_of(align)?.checked_add(offset % align)?;
-        *next = iova.checked_add(len)?.checked_add(4096)?;
-        Some(iova)
-    }
 }
 
 impl<C: SoftController> Device for InProcess<C> {
@@ -284,20 +272,7 @@ impl<C: SoftController> Device for InProcess<C> {
     }
 
     fn map(&self, request: MapRequest) -> Result<DmaMemory, DeviceError> {
-        let MapRequest { host, access, align, offset } = request;
-        let len = host.len() as u64;
-        let align = align.max(4096);
-        if !align.is_power_of_two() || !offset.is_multiple_of(4096) || !len.is_multiple_of(4096) {
-            let reason = format!("alignment {align:#x}, offset {offset:#x} or the size is not of whole pages");
-            return Err(DeviceError::Unmappable { len: host.len(), reason });
-        }
-        let iova = self
-            .shared
-            .allocate_iova(len, align, offset)
-            .ok_or_else(|| DeviceError::MappingLimit("the IOVA space is used up".into()))?;
-        self.shared.space.insert(iova, host.clone(), access)?;
-        let space = self.shared.space.clone();
-        Ok(DmaMemory::new(host, iova, move || space.remove(iova, len)))
+        self.shared.space.map(request)
     }
 
     fn interrupt_count(&self) -> u32 {

@@ -1,11 +1,13 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard};
 
 use vm_memory::VolatileSlice;
 
-use crate::{Access, DeviceError, HostMemory};
+use crate::{Access, DeviceError, DmaMemory, HostMemory, MapRequest};
 
+/// The first IOVA handed out. Not 0, so that an address nobody set is a fault.
+const FIRST_IOVA: u64 = 1 << 32;
 /// How many faults are remembered; all are counted.
 const FAULTS_KEPT: usize = 64;
 
@@ -29,6 +31,8 @@ pub struct DmaSpace {
     regions: RwLock<Vec<Region>>,
     fault_count: AtomicU64,
     faults: Mutex<VecDeque<DmaFault>>,
+    /// Below it, every address was handed out or skipped.
+    used: Mutex<u64>,
 }
 
 #[derive(Debug)]
@@ -43,6 +47,34 @@ impl DmaSpace {
     /// A space without memory.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Adds memory at an address of the space's own choice, until the last clone of what is returned goes: how a back
+    /// end serves [`Device::map`](crate::Device::map).
+    ///
+    /// No address is handed out twice, so that a late access by the device is always a fault.
+    pub fn map(self: &Arc<Self>, request: MapRequest) -> Result<DmaMemory, DeviceError> {
+        let MapRequest { host, access, align, offset } = request;
+        let len = host.len() as u64;
+        let align = align.max(4096);
+        if !align.is_power_of_two() || !offset.is_multiple_of(4096) || !len.is_multiple_of(4096) {
+            let reason = format!("alignment {align:#x}, offset {offset:#x} or the size is not of whole pages");
+            return Err(DeviceError::Unmappable { len: host.len(), reason });
+        }
+        let iova = self
+            .choose(len, align, offset)
+            .ok_or_else(|| DeviceError::MappingLimit("the IOVA space is used up".into()))?;
+        self.insert(iova, host.clone(), access)?;
+        let space = self.clone();
+        Ok(DmaMemory::new(host, iova, move || space.remove(iova, len)))
+    }
+
+    fn choose(&self, len: u64, align: u64, offset: u64) -> Option<u64> {
+        let mut used = self.used.lock().unwrap_or_else(|e| e.into_inner());
+        let iova = (*used).max(FIRST_IOVA).checked_next_multiple_of(align)?.checked_add(offset % align)?;
+        // A page is left out between two mappings, so that what runs over the end of one is a fault as well.
+        *used = iova.checked_add(len)?.checked_add(4096)?;
+        Some(iova)
     }
 
     /// Adds memory at an address. An overlap with what is there is an error.
