@@ -1,5 +1,7 @@
+use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use rustix::event::{EventfdFlags, eventfd};
 
@@ -8,41 +10,96 @@ use crate::DeviceError;
 /// One interrupt vector, as an eventfd: what VFIO, vfio-user and an in-process controller can all signal.
 ///
 /// Cheap to clone. Wait for it by polling its descriptor for reading (it never blocks), then [`take`](Self::take).
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Interrupt {
-    fd: Arc<OwnedFd>,
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    fd: OwnedFd,
+    /// Whether `watchers` has any: they are for tests, and cost the others one load.
+    watched: AtomicBool,
+    /// Each with the number of whoever added it.
+    watchers: RwLock<Vec<(usize, Watcher)>>,
+}
+
+/// Sees what happens to a vector; when it is raised, `false` loses the interrupt.
+type Watcher = Box<dyn Fn(Signal) -> bool + Send + Sync>;
+
+/// What happens to a vector.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Signal {
+    /// [`Interrupt::raise`] was called. What the kernel or another process signals is not seen.
+    Raised,
+    /// [`Interrupt::take`] found that it was signalled so often.
+    Taken(u64),
 }
 
 impl Interrupt {
     /// A new vector, not signalled.
     pub fn new() -> Result<Self, DeviceError> {
         let fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(DeviceError::io("eventfd"))?;
-        Ok(Self { fd: Arc::new(fd) })
+        Ok(Self::from_fd(fd))
     }
 
     /// A vector behind an eventfd that somebody else made. It must be non-blocking.
     pub fn from_fd(fd: OwnedFd) -> Self {
-        Self { fd: Arc::new(fd) }
+        Self { inner: Arc::new(Inner { fd, watched: AtomicBool::new(false), watchers: RwLock::default() }) }
     }
 
     /// Signals it, as the device does.
     pub fn raise(&self) {
-        // The only failure is a counter about to overflow: then it is signalled already.
-        let _ = rustix::io::write(&self.fd, &1u64.to_ne_bytes());
+        if self.tell(Signal::Raised) {
+            // The only failure is a counter about to overflow: then it is signalled already.
+            let _ = rustix::io::write(&self.inner.fd, &1u64.to_ne_bytes());
+        }
     }
 
     /// How often it was signalled since the last call; 0 when it was not.
     pub fn take(&self) -> u64 {
-        let mut count = [0; 8];
-        match rustix::io::read(&self.fd, &mut count) {
-            Ok(8) => u64::from_ne_bytes(count),
+        let mut bytes = [0; 8];
+        let count = match rustix::io::read(&self.inner.fd, &mut bytes) {
+            Ok(8) => u64::from_ne_bytes(bytes),
             _ => 0,
+        };
+        if count != 0 {
+            self.tell(Signal::Taken(count));
         }
+        count
+    }
+
+    /// Adds a watcher to this vector and all its clones, unless there is one of the same `owner`. When the vector is
+    /// raised, a watcher that says `false` loses the interrupt.
+    pub(crate) fn watch(&self, owner: usize, watcher: impl Fn(Signal) -> bool + Send + Sync + 'static) {
+        let mut watchers = self.inner.watchers.write().unwrap_or_else(PoisonError::into_inner);
+        if watchers.iter().all(|(other, _)| *other != owner) {
+            watchers.push((owner, Box::new(watcher)));
+            self.inner.watched.store(true, Ordering::Release);
+        }
+    }
+
+    /// Whether no watcher objects.
+    #[inline]
+    fn tell(&self, signal: Signal) -> bool {
+        !self.inner.watched.load(Ordering::Acquire) || self.ask_watchers(signal)
+    }
+
+    #[cold]
+    fn ask_watchers(&self, signal: Signal) -> bool {
+        let watchers = self.inner.watchers.read().unwrap_or_else(PoisonError::into_inner);
+        // All of them are told: what one loses, the device did raise.
+        watchers.iter().fold(true, |passed, (_, watcher)| watcher(signal) && passed)
     }
 }
 
 impl AsFd for Interrupt {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+        self.inner.fd.as_fd()
+    }
+}
+
+impl fmt::Debug for Interrupt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Interrupt").field("fd", &self.inner.fd).finish()
     }
 }
