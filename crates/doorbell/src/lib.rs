@@ -1,1 +1,37 @@
-//! doorbell
+//! A userspace NVMe driver.
+//!
+//! [`NvmeDriver`] brings a controller up, over whatever [`doorbell_device::Device`] carries it; [`Namespace`] is the
+//! front end: async read, write, flush, deallocate, compare, copy and reservations, from any CPU, over guest memory
+//! that the device reaches directly.
+//!
+//! The caller submits: a command is built and its doorbell rung in the first poll of its future, with no task, channel
+//! or allocation in between. Whoever has time completes: an interrupt task, a polling thread, or the waiting future.
+//! Nothing that the device says is believed.
+
+#![deny(unsafe_code)]
+
+mod driver;
+mod error;
+mod manager;
+mod memory;
+mod namespace;
+mod queue;
+mod registrations;
+mod runtime;
+mod sync;
+
+pub use driver::{
+    AdminView, CompletionMode, ControllerEvent, ControllerState, ControllerView, CpuView, DriverOptions, DriverView,
+    EventListener, HostId, NvmeDriver, ShutdownMode,
+};
+pub use error::{
+    DeviceFailed, DeviceMisbehaved, DriverError, ErrorClass, MemoryError, NamespaceError, NvmeError, RequestError,
+};
+pub use manager::{ManagerError, NvmeManager};
+pub use memory::{DmaBuffer, GuestMemory, GuestMemoryBuilder, PAGE_SIZE, PagedRange};
+pub use namespace::{
+    BufferTransfer, LargeTransferError, LbaRange, Namespace, NamespaceId, NamespaceOptions, NamespaceView, Protection,
+    ReservationCapabilities, ReservationReport, SplitPlan, Transfer,
+};
+pub use queue::{CommandState, Counters, QueueState};
+pub use runtime::{BoxFuture, InterruptWatch, Runtime, ThreadRuntime};

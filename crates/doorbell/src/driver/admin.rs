@@ -1,0 +1,196 @@
+//! Admin commands.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nvme_spec::admin::{
+    AbortCdw10, AbortResult, FormatNvmCdw10, GetFeaturesCdw10, IdentifyCdw10, IdentifyCdw11, SetFeaturesCdw10,
+    get_log_page,
+};
+use nvme_spec::feature::FeatureId;
+use nvme_spec::identify::cns::Cns;
+use nvme_spec::log::LogId;
+use nvme_spec::{AdminOpcode, Command, Completion};
+
+use super::failure::Failure;
+use crate::error::{DeviceFailed, MemoryError, RequestError};
+use crate::memory::{Layout, run_pointers};
+use crate::queue::{Exchange, Notes, QueuePair, Refused};
+use crate::runtime::{Runtime, timeout};
+
+/// What an admin command moves.
+pub(crate) enum Data<'a> {
+    None,
+    /// From the device.
+    In(&'a mut [u8]),
+    /// To the device.
+    Out(&'a [u8]),
+}
+
+/// The admin queue and what waits on it.
+pub(crate) struct Admin {
+    pub(crate) queue: Arc<QueuePair>,
+    pub(crate) runtime: Arc<dyn Runtime>,
+    pub(crate) failure: Arc<Failure>,
+    pub(crate) layout: Layout,
+    pub(crate) limit: Duration,
+}
+
+impl Admin {
+    /// Sends a command and waits for its completion. One that is not answered in time has the device given up.
+    pub(crate) async fn command(&self, command: Command, data: Data<'_>) -> Result<Completion, RequestError> {
+        match timeout(&*self.runtime, Some(self.limit), self.exchange(command, data)).await {
+            Some(result) => result,
+            None => {
+                let state = self.queue.inspect();
+                let queue = format!(
+                    "head {}, phase {}, {} submitted, {} completed, {} interrupts seen",
+                    state.cq_head,
+                    u8::from(state.phase),
+                    state.counters.submitted,
+                    state.counters.completed,
+                    state.counters.interrupts
+                );
+                let failed =
+                    DeviceFailed::AdminTimeout { opcode: command.cdw0.opcode(), seconds: self.limit.as_secs(), queue };
+                tracing::error!(%failed, "giving the device up");
+                self.failure.failed(failed.clone());
+                Err(RequestError::Failed(failed))
+            }
+        }
+    }
+
+    /// As [`command`](Self::command), for commands that may take as long as they like.
+    pub(crate) async fn command_unbounded(&self, command: Command, data: Data<'_>) -> Result<Completion, RequestError> {
+        self.exchange(command, data).await
+    }
+
+    async fn exchange(&self, command: Command, data: Data<'_>) -> Result<Completion, RequestError> {
+        let mut exchange = Exchange::new(&self.queue);
+        let len = match &data {
+            Data::None => 0,
+            Data::In(bytes) => bytes.len(),
+            Data::Out(bytes) => bytes.len(),
+        };
+        if len != 0 {
+            let max = self.queue.pool().capacity();
+            if len > max {
+                return Err(RequestError::TooLarge { len: len as u64, max: max as u64, unit: "bytes" });
+            }
+            poll_fn(|context| exchange.poll_pages(len, context)).await;
+        }
+        // Admin commands carry PRPs only (NVMe over PCIe).
+        let layout = Layout { sgl: false, ..self.layout };
+        let started = poll_fn(|context| {
+            exchange.poll_start(context, Notes::default(), |list, run| {
+                let mut command = command;
+                if let Some(run) = run {
+                    let (memory, at, _) = self.queue.pool().memory(run);
+                    let nowhere = MemoryError::NotPresent { gpa: u64::MAX };
+                    if let Data::Out(bytes) = &data {
+                        memory.host().write_at(at, bytes).map_err(|_| nowhere.clone())?;
+                    } else {
+                        // What the device does not write must not be what an earlier command left.
+                        memory.host().zero(at, len).map_err(|_| nowhere.clone())?;
+                    }
+                    run_pointers(memory, at, layout, list, None, len).ok_or(nowhere)?.put(&mut command);
+                }
+                Ok::<_, MemoryError>(command)
+            })
+        });
+        match started.await {
+            Ok(()) => {}
+            Err(Refused::Lost(lost)) => return Err(lost.into()),
+            Err(Refused::Build(error)) => return Err(error.into()),
+        }
+        let completion = poll_fn(|context| exchange.poll_result(context)).await?;
+        if let (Data::In(bytes), Some(run)) = (data, exchange.run()) {
+            let (memory, at, _) = self.queue.pool().memory(run);
+            memory.host().read_at(at, bytes).map_err(|_| MemoryError::NotPresent { gpa: u64::MAX })?;
+        }
+        Ok(completion)
+    }
+
+    /// Identify (NVMe Base 2.0, Identify command): 4096 bytes.
+    pub(crate) async fn identify(&self, cns: Cns, nsid: u32, csi: u8) -> Result<Box<[u8; 4096]>, RequestError> {
+        let mut bytes = Box::new([0; 4096]);
+        let command = Command {
+            nsid,
+            cdw10: IdentifyCdw10::new().with_cns(cns).into(),
+            cdw11: IdentifyCdw11::new().with_csi(csi).into(),
+            ..AdminOpcode::IDENTIFY.command()
+        };
+        self.command(command, Data::In(&mut bytes[..])).await?;
+        Ok(bytes)
+    }
+
+    pub(crate) async fn get_features(
+        &self,
+        fid: FeatureId,
+        sel: u8,
+        nsid: u32,
+        cdw11: u32,
+        data: &mut [u8],
+    ) -> Result<u32, RequestError> {
+        let cdw10 = GetFeaturesCdw10::new().with_fid(fid).with_sel(sel).into();
+        let command = Command { nsid, cdw10, cdw11, ..AdminOpcode::GET_FEATURES.command() };
+        let data = if data.is_empty() { Data::None } else { Data::In(data) };
+        Ok(self.command(command, data).await?.dw0)
+    }
+
+    pub(crate) async fn set_features(
+        &self,
+        fid: FeatureId,
+        save: bool,
+        nsid: u32,
+        cdw11: u32,
+        data: &[u8],
+    ) -> Result<u32, RequestError> {
+        let cdw10 = SetFeaturesCdw10::new().with_fid(fid).with_sv(save).into();
+        let command = Command { nsid, cdw10, cdw11, ..AdminOpcode::SET_FEATURES.command() };
+        let data = if data.is_empty() { Data::None } else { Data::Out(data) };
+        Ok(self.command(command, data).await?.dw0)
+    }
+
+    /// Get Log Page of any length, in as many commands as the transfer limit asks for. `retain` keeps the event that
+    /// the page belongs to.
+    pub(crate) async fn log_page(
+        &self,
+        lid: LogId,
+        nsid: u32,
+        retain: bool,
+        offset: u64,
+        data: &mut [u8],
+    ) -> Result<(), RequestError> {
+        let pages = self.queue.pool().capacity().min(4096 << 4);
+        let mut at = offset;
+        let mut rest = data;
+        while !rest.is_empty() {
+            let (part, after) = rest.split_at_mut(rest.len().min(pages));
+            let mut command = get_log_page(lid, nsid, part.len() as u64, at);
+            // Until the last part is read, the event stays: what is read must be of one moment as far as it can be.
+            let retain = retain || !after.is_empty();
+            command.cdw10 = nvme_spec::admin::GetLogPageCdw10::from(command.cdw10).with_rae(retain).into();
+            self.command(command, Data::In(part)).await?;
+            at += part.len() as u64;
+            rest = after;
+        }
+        Ok(())
+    }
+
+    /// Format NVM: as long as it takes.
+    pub(crate) async fn format(&self, nsid: u32, cdw10: FormatNvmCdw10) -> Result<(), RequestError> {
+        let command = Command { nsid, cdw10: cdw10.into(), ..AdminOpcode::FORMAT_NVM.command() };
+        self.command_unbounded(command, Data::None).await?;
+        Ok(())
+    }
+
+    /// Abort: whether the command was aborted. Its slot stays taken until its own completion.
+    pub(crate) async fn abort(&self, sqid: u16, cid: u16) -> Result<bool, RequestError> {
+        let cdw10 = AbortCdw10::new().with_sqid(sqid).with_cid(cid).into();
+        let command = Command { cdw10, ..AdminOpcode::ABORT.command() };
+        let completion = self.command(command, Data::None).await?;
+        Ok(!AbortResult::from(completion.dw0).not_aborted())
+    }
+}

@@ -1,0 +1,265 @@
+//! Bringing a controller up (NVMe Base 2.0, Controller Initialization).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use nvme_spec::feature::{AsyncEventConfiguration, FeatureId, HostBehavior, NumberOfQueues};
+use nvme_spec::identify::{IdentifyController, IdentifyControllerNvm, cns::Cns, cns::csi};
+use nvme_spec::registers::Cap;
+use zerocopy::{FromBytes, IntoBytes};
+
+use super::admin::Admin;
+use super::core::{self, Core, Made};
+use super::failure::Failure;
+use super::issuers::Issuers;
+use super::options::{CompletionMode, DriverOptions, HostId};
+use super::queues::{self, Shape};
+use super::registers::Registers;
+use super::service::{self, Served, Stop};
+use crate::error::{DriverError, RequestError};
+use crate::memory::Layout;
+
+/// Entries of the admin queue, unless the controller has room for fewer.
+const ADMIN_DEPTH: u32 = 31;
+/// What the largest admin command moves: log pages are read in parts of this size.
+const ADMIN_TRANSFER: usize = 64 << 10;
+
+/// Brings the controller up. What was done so far is undone on failure.
+pub(crate) async fn bring_up(options: DriverOptions) -> Result<Arc<Core>, DriverError> {
+    let registers = Registers::new(options.device.clone(), options.runtime.clone())?;
+    let page_size = check_capabilities(registers.cap)?;
+    registers.disable().await?;
+
+    let failure = Arc::new(Failure::default());
+    let stop = Arc::new(Stop::default());
+    let shape = Shape {
+        id: 0,
+        depth: ADMIN_DEPTH.min(registers.cap.max_queue_entries().saturating_sub(1)).max(1) as u16,
+        page_size,
+        dstrd: registers.cap.dstrd(),
+        pool: ADMIN_TRANSFER * 2,
+        max_transfer: ADMIN_TRANSFER,
+        // Admin commands are rare: a look more costs nothing, and saves a wait where nothing interrupts.
+        eager: true,
+    };
+    let build = DriverError::device("setting up the admin queue");
+    let queue = queues::build(&*options.device, &shape, failure.clone()).map_err(build)?;
+    let watch = match options.device.interrupt_count() {
+        0 => None,
+        _ => {
+            let interrupt = options.device.interrupt(0).map_err(DriverError::device("setting up interrupts"))?;
+            let watch = options.runtime.watch(interrupt);
+            let source = |source| doorbell_device::DeviceError::Io { what: "waiting for interrupts", source };
+            Some(watch.map_err(source).map_err(DriverError::device("setting up interrupts"))?)
+        }
+    };
+    let served = Arc::new(Served::new(queue.clone()));
+    let task = service::serve(served.clone(), watch, options.runtime.clone(), stop.clone());
+    options.runtime.spawn("admin completions", Box::pin(task));
+    let layout = Layout { page_shift: page_size.trailing_zeros(), sgl: false, sgl_align_mask: 0 };
+    let admin = Admin {
+        queue,
+        runtime: options.runtime.clone(),
+        failure: failure.clone(),
+        layout,
+        limit: options.admin_timeout,
+    };
+
+    // The admin queue's memory must outlive the device's use of it, whatever fails from here on.
+    match enable_and_identify(&options, &registers, &admin, page_size).await {
+        Ok(found) => {
+            let layout = match found.identify.sgls.supported() {
+                1 => Layout { sgl: options.sgl, sgl_align_mask: 0, ..layout },
+                2 => Layout { sgl: options.sgl, sgl_align_mask: 3, ..layout },
+                _ => layout,
+            };
+            let completion = found.completion;
+            let core = Core::new(Made {
+                id: core::next_id(),
+                registers,
+                page_size,
+                layout,
+                admin,
+                failure,
+                identify: found.identify,
+                nvm: found.nvm,
+                completion,
+                issuers: Issuers::new(options.cpus, found.queue_limit),
+                stop: stop.clone(),
+                served_by_admin_vector: served,
+                options,
+            });
+            let gentle = core.options.completion != CompletionMode::Polling;
+            if completion == CompletionMode::Polling
+                && let Err(source) = service::start_poller(core.polled.clone(), stop, gentle)
+            {
+                let source = doorbell_device::DeviceError::Io { what: "starting a thread", source };
+                core.take_down(false).await;
+                return Err(DriverError::device("setting up polling")(source));
+            }
+            Ok(core)
+        }
+        Err(error) => {
+            let stopped = registers.disable().await.is_ok() || options.device.reset().is_ok();
+            stop.stop();
+            admin.queue.give_up(crate::error::Lost::Shutdown);
+            if !stopped {
+                tracing::error!("the controller could not be stopped, its admin queue is leaked");
+                std::mem::forget(admin.queue);
+            }
+            Err(error)
+        }
+    }
+}
+
+/// What the driver needs of CAP; the page size to use.
+fn check_capabilities(cap: Cap) -> Result<usize, DriverError> {
+    if cap.css() & (Cap::CSS_NVM | Cap::CSS_IOCS) == 0 {
+        return Err(DriverError::Unsupported(format!("it has no NVM command set (CAP.CSS {:#x})", cap.css())));
+    }
+    if cap.mqes() == 0 {
+        return Err(DriverError::Unsupported("CAP.MQES is 0, which allows no queue at all".into()));
+    }
+    if cap.mpsmin() > cap.mpsmax() {
+        let (min, max) = (cap.mpsmin(), cap.mpsmax());
+        return Err(DriverError::Unsupported(format!("CAP.MPSMIN {min} is larger than CAP.MPSMAX {max}")));
+    }
+    // The host's pages are the smallest there are.
+    let page_size = cap.min_page_size().max(4096);
+    if page_size > 4 << 20 {
+        return Err(DriverError::Unsupported(format!("its smallest page has {page_size:#x} bytes")));
+    }
+    Ok(page_size)
+}
+
+struct Found {
+    identify: Box<IdentifyController>,
+    nvm: Box<IdentifyControllerNvm>,
+    queue_limit: u16,
+    completion: CompletionMode,
+}
+
+async fn enable_and_identify(
+    options: &DriverOptions,
+    registers: &Registers,
+    admin: &Admin,
+    page_size: usize,
+) -> Result<Found, DriverError> {
+    let (sq, cq) = admin.queue.ring_iovas();
+    registers.enable(admin.queue.depth() + 1, sq, cq, page_size).await?;
+
+    let bytes = admin.identify(Cns::CONTROLLER, 0, 0).await.map_err(DriverError::command("Identify Controller"))?;
+    let identify = Box::new(IdentifyController::read_from_bytes(&bytes[..]).unwrap_or_default());
+    let (sqes, cqes) = (identify.sqes, identify.cqes);
+    if sqes.required() > 6 || sqes.maximum() < 6 || cqes.required() > 4 || cqes.maximum() < 4 {
+        let sizes = format!("its queue entries are not of 64 and 16 bytes (SQES {sqes:?}, CQES {cqes:?})");
+        return Err(DriverError::Unsupported(sizes));
+    }
+
+    // Refused by controllers before NVMe 1.4 and by simple ones: then there are no such limits.
+    let nvm = match admin.identify(Cns::CONTROLLER_CSI, 0, csi::NVM).await {
+        Ok(bytes) => IdentifyControllerNvm::read_from_bytes(&bytes[..]).unwrap_or_default(),
+        Err(RequestError::Nvme(error)) => {
+            tracing::debug!(%error, "no NVM command set limits");
+            IdentifyControllerNvm::default()
+        }
+        Err(source) => return Err(DriverError::command("Identify Controller, NVM command set")(source)),
+    };
+
+    set_host_behavior(admin, &identify).await?;
+    if let Some(id) = options.host_id {
+        set_host_id(admin, id).await.map_err(DriverError::command("setting the host identifier"))?;
+    }
+    let completion = match (options.completion, options.device.interrupt_count()) {
+        (CompletionMode::Interrupt | CompletionMode::Adaptive, 0) => CompletionMode::Polling,
+        (mode, _) => mode,
+    };
+    let queue_limit = set_number_of_queues(options, admin, completion).await?;
+    configure_events(admin, &identify).await?;
+    Ok(Found { identify, nvm: Box::new(nvm), queue_limit, completion })
+}
+
+/// Host Behavior Support, where it matters: more than 16 LBA formats, and retries that the device wants delayed.
+async fn set_host_behavior(admin: &Admin, identify: &IdentifyController) -> Result<(), DriverError> {
+    let delays = identify.crdt1 != 0 || identify.crdt2 != 0 || identify.crdt3 != 0;
+    let formats = identify.ctratt.extended_lba_formats();
+    if !delays && !formats {
+        return Ok(());
+    }
+    let behavior = HostBehavior { acre: delays.into(), lbafee: formats.into(), ..HostBehavior::default() };
+    let set = admin.set_features(FeatureId::HOST_BEHAVIOR_SUPPORT, false, 0, 0, behavior.as_bytes());
+    match set.await {
+        Ok(_) => Ok(()),
+        Err(RequestError::Nvme(error)) => {
+            tracing::warn!(%error, "the controller refused Host Behavior Support");
+            Ok(())
+        }
+        Err(source) => Err(DriverError::command("setting Host Behavior Support")(source)),
+    }
+}
+
+/// Sets the host identifier. Only possible while the host has no registration.
+pub(crate) async fn set_host_id(admin: &Admin, id: HostId) -> Result<(), RequestError> {
+    let (exhid, bytes): (u32, &[u8]) = match &id {
+        HostId::Short(bytes) => (0, bytes),
+        HostId::Extended(bytes) => (1, bytes),
+    };
+    admin.set_features(FeatureId::HOST_IDENTIFIER, false, 0, exhid, bytes).await?;
+    Ok(())
+}
+
+/// Asks for as many I/O queues as there are CPUs; how many there may be, by the controller and by its interrupts.
+async fn set_number_of_queues(
+    options: &DriverOptions,
+    admin: &Admin,
+    completion: CompletionMode,
+) -> Result<u16, DriverError> {
+    let wanted = u16::try_from(options.cpus - 1).unwrap_or(u16::MAX - 1).min(u16::MAX - 1);
+    let cdw11 = NumberOfQueues::new().with_nsq(wanted).with_ncq(wanted);
+    let set = admin.set_features(FeatureId::NUMBER_OF_QUEUES, false, 0, cdw11.into(), &[]);
+    let granted = NumberOfQueues::from(set.await.map_err(DriverError::command("setting the number of queues"))?);
+    let by_device = granted.nsq().min(granted.ncq()).min(wanted).saturating_add(1);
+    let by_interrupts = match completion {
+        CompletionMode::Interrupt | CompletionMode::Adaptive => {
+            options.device.interrupt_count().saturating_sub(1).max(1)
+        }
+        CompletionMode::Polling | CompletionMode::CallerPolls => u32::MAX,
+    };
+    Ok(by_device.min(u16::try_from(by_interrupts).unwrap_or(u16::MAX)))
+}
+
+/// Turns on the events that the controller has.
+pub(crate) async fn configure_events(admin: &Admin, identify: &IdentifyController) -> Result<(), DriverError> {
+    // The bits of OAES are those of the feature; health warnings need not be offered.
+    let all_warnings = 0x1f;
+    let config = AsyncEventConfiguration::from(u32::from(identify.oaes) | all_warnings);
+    match admin.set_features(FeatureId::ASYNC_EVENT_CONFIGURATION, false, 0, config.into(), &[]).await {
+        Ok(_) => Ok(()),
+        Err(RequestError::Nvme(error)) => {
+            tracing::warn!(%error, "the controller refused the event configuration, its own stays");
+            Ok(())
+        }
+        Err(source) => Err(DriverError::command("configuring events")(source)),
+    }
+}
+
+impl Core {
+    /// The largest transfer in bytes: MDTS in units of CAP.MPSMIN, and no more than the option says.
+    pub(crate) fn max_transfer_bytes(&self) -> usize {
+        let by_option = self.options.max_transfer;
+        match self.device_max_transfer() {
+            Some(bytes) => by_option.min(usize::try_from(bytes).unwrap_or(usize::MAX)),
+            None => by_option,
+        }
+    }
+
+    /// The largest transfer that the device allows; `None` where it sets no limit.
+    pub(crate) fn device_max_transfer(&self) -> Option<u64> {
+        self.identify.max_transfer_bytes(self.registers.cap.min_page_size())
+    }
+
+    /// How long the controller may take to shut down (RTD3E, in microseconds).
+    pub(crate) fn shutdown_wait(&self) -> Duration {
+        Duration::from_micros(self.identify.rtd3e.into()).max(Duration::from_secs(5))
+    }
+}

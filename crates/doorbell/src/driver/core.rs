@@ -1,0 +1,176 @@
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use doorbell_device::Device;
+use nvme_spec::identify::{IdentifyController, IdentifyControllerNvm};
+
+use super::admin::Admin;
+use super::events::Events;
+use super::failure::Failure;
+use super::issuers::Issuers;
+use super::options::{CompletionMode, DriverOptions};
+use super::registers::Registers;
+use super::service::{Served, Stop};
+use crate::error::{Lost, RequestError};
+use crate::memory::Layout;
+use crate::namespace::Table;
+use crate::queue::QueuePair;
+use crate::registrations::Registrations;
+
+/// Where a controller is in its life.
+///
+/// ```text
+///   Running ──► ShuttingDown ──► ShutDown
+///      └──────► Failed
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
+pub enum ControllerState {
+    /// Takes commands.
+    Running,
+    /// Takes no new commands; those in flight may still end.
+    ShuttingDown,
+    /// Disabled, in order.
+    ShutDown,
+    /// Given up: it failed, or broke the protocol.
+    Failed,
+}
+
+/// All of a driver that outlives a single call. Background tasks and namespace handles share it; it does no work of
+/// its own once the [`NvmeDriver`](super::NvmeDriver) in front of it is gone.
+pub(crate) struct Core {
+    /// Tells drivers of one process apart.
+    pub(crate) id: u64,
+    pub(crate) options: DriverOptions,
+    pub(crate) device: Arc<dyn Device>,
+    pub(crate) registers: Registers,
+    pub(crate) page_size: usize,
+    pub(crate) layout: Layout,
+    pub(crate) admin: Admin,
+    pub(crate) failure: Arc<Failure>,
+    pub(crate) identify: Box<IdentifyController>,
+    /// CNS 06h of the NVM command set; zeroes where the controller refuses it.
+    pub(crate) nvm: Box<IdentifyControllerNvm>,
+    pub(crate) completion: CompletionMode,
+    pub(crate) issuers: Issuers,
+    pub(crate) namespaces: Table,
+    pub(crate) registrations: Registrations,
+    pub(crate) events: Events,
+    /// Ends the tasks and threads that find completions.
+    pub(crate) stop: Arc<Stop>,
+    /// The queues whose interrupt is vector 0.
+    pub(crate) served_by_admin_vector: Arc<Served>,
+    /// The queues that are polled.
+    pub(crate) polled: Arc<Served>,
+    state: AtomicU8,
+    pub(crate) stopped: event_listener::Event,
+    /// Memory that the device may still use: queues of a controller that could not be stopped.
+    pub(crate) condemned: Mutex<Vec<Arc<QueuePair>>>,
+}
+
+/// What a core is made of at bring-up.
+pub(crate) struct Made {
+    pub(crate) options: DriverOptions,
+    pub(crate) registers: Registers,
+    pub(crate) page_size: usize,
+    pub(crate) layout: Layout,
+    pub(crate) admin: Admin,
+    pub(crate) failure: Arc<Failure>,
+    pub(crate) identify: Box<IdentifyController>,
+    pub(crate) nvm: Box<IdentifyControllerNvm>,
+    pub(crate) completion: CompletionMode,
+    pub(crate) issuers: Issuers,
+    pub(crate) stop: Arc<Stop>,
+    pub(crate) served_by_admin_vector: Arc<Served>,
+    pub(crate) id: u64,
+}
+
+/// A number no other driver of this process has.
+pub(crate) fn next_id() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+impl Core {
+    pub(crate) fn new(made: Made) -> Arc<Self> {
+        Arc::new(Self {
+            id: made.id,
+            device: made.options.device.clone(),
+            registers: made.registers,
+            page_size: made.page_size,
+            layout: made.layout,
+            admin: made.admin,
+            failure: made.failure,
+            identify: made.identify,
+            nvm: made.nvm,
+            completion: made.completion,
+            issuers: made.issuers,
+            namespaces: Table::default(),
+            registrations: Registrations::default(),
+            events: Events::default(),
+            stop: made.stop,
+            served_by_admin_vector: made.served_by_admin_vector,
+            polled: Arc::new(Served::default()),
+            state: AtomicU8::new(ControllerState::Running as u8),
+            stopped: event_listener::Event::new(),
+            condemned: Mutex::new(Vec::new()),
+            options: made.options,
+        })
+    }
+
+    pub(crate) fn state(&self) -> ControllerState {
+        match self.state.load(Ordering::Acquire) {
+            0 => ControllerState::Running,
+            1 => ControllerState::ShuttingDown,
+            2 => ControllerState::ShutDown,
+            _ => ControllerState::Failed,
+        }
+    }
+
+    /// Goes from running to another state; `false` if somebody was faster.
+    pub(crate) fn leave_running(&self, to: ControllerState) -> bool {
+        let running = ControllerState::Running as u8;
+        self.state.compare_exchange(running, to as u8, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    pub(crate) fn set_state(&self, to: ControllerState) {
+        self.state.store(to as u8, Ordering::Release);
+        self.stopped.notify(usize::MAX);
+    }
+
+    /// Waits until the controller takes no more commands, for whatever reason.
+    pub(crate) async fn wait_not_running(&self) {
+        loop {
+            let listener = self.stopped.listen();
+            if self.state() != ControllerState::Running {
+                return;
+            }
+            listener.await;
+        }
+    }
+
+    /// Why commands fail now that the controller is not running.
+    pub(crate) fn lost(&self) -> Lost {
+        match self.state() {
+            ControllerState::Failed => self.failure.reason().cloned().unwrap_or(Lost::Shutdown),
+            _ => Lost::Shutdown,
+        }
+    }
+
+    /// An error if the controller takes no more commands.
+    pub(crate) fn check_running(&self) -> Result<(), RequestError> {
+        match self.state() {
+            ControllerState::Running => Ok(()),
+            _ => Err(self.lost().into()),
+        }
+    }
+
+    pub(crate) fn condemned(&self) -> MutexGuard<'_, Vec<Arc<QueuePair>>> {
+        self.condemned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Every queue there is, the admin queue first.
+    pub(crate) fn queues(&self) -> Vec<Arc<QueuePair>> {
+        std::iter::once(self.admin.queue.clone()).chain(self.issuers.queues()).collect()
+    }
+}

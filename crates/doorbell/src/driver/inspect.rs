@@ -1,0 +1,169 @@
+//! Seeing inside while it runs: a typed tree that serializes to JSON and prints as text.
+
+use std::fmt;
+
+use super::core::{ControllerState, Core};
+use super::options::CompletionMode;
+use crate::namespace::NamespaceView;
+use crate::queue::QueueState;
+
+/// A driver as it is at a moment.
+#[derive(Debug, Clone, serde::Serialize)]
+#[non_exhaustive]
+pub struct DriverView {
+    /// The controller.
+    pub controller: ControllerView,
+    /// The admin queue.
+    pub admin: AdminView,
+    /// Which queue each CPU uses that has issued I/O.
+    pub cpus: Vec<CpuView>,
+    /// The I/O queues.
+    pub queues: Vec<QueueState>,
+    /// The namespaces that have a handle.
+    pub namespaces: Vec<NamespaceView>,
+    /// Guest memory registrations.
+    pub registrations: usize,
+}
+
+/// What a controller is, and where it is in its life.
+#[derive(Debug, Clone, serde::Serialize)]
+#[non_exhaustive]
+pub struct ControllerView {
+    /// The device's address.
+    pub address: String,
+    /// Serial number.
+    pub serial: String,
+    /// Model number.
+    pub model: String,
+    /// Firmware revision.
+    pub firmware: String,
+    /// The specification's version that it says it follows.
+    pub version: String,
+    /// Where it is in its life.
+    pub state: ControllerState,
+    /// Bytes of a page (CC.MPS).
+    pub page_size: usize,
+    /// Bytes of the largest transfer.
+    pub max_transfer: usize,
+    /// Whether data may go out as SGLs.
+    pub sgl: bool,
+    /// `interrupt`, `polling` or `adaptive`.
+    pub completion: String,
+    /// I/O queue pairs that there may be.
+    pub queue_limit: u16,
+    /// Queue pairs whose memory is kept because the device may still own it.
+    pub condemned_queues: usize,
+}
+
+/// The admin queue and what came of it.
+#[derive(Debug, Clone, serde::Serialize)]
+#[non_exhaustive]
+pub struct AdminView {
+    /// The queue.
+    pub queue: QueueState,
+    /// Asynchronous events so far, by event type.
+    pub events: [u64; 8],
+}
+
+/// Which queue a CPU uses.
+#[derive(Debug, Clone, serde::Serialize)]
+#[non_exhaustive]
+pub struct CpuView {
+    /// The CPU.
+    pub cpu: u32,
+    /// Its queue's identifier.
+    pub queue: u16,
+    /// Whether the queue was made for another CPU and is shared, because no more could be had.
+    pub shared: bool,
+}
+
+impl Core {
+    pub(crate) fn inspect(&self) -> DriverView {
+        let cpus = self.issuers.assignments().into_iter();
+        DriverView {
+            controller: ControllerView {
+                address: self.device.address(),
+                serial: self.identify.sn.to_string(),
+                model: self.identify.mn.to_string(),
+                firmware: self.identify.fr.to_string(),
+                version: self.registers.version.to_string(),
+                state: self.state(),
+                page_size: self.page_size,
+                max_transfer: self.max_transfer_bytes(),
+                sgl: self.layout.sgl,
+                completion: match self.completion {
+                    CompletionMode::Interrupt => "interrupt",
+                    CompletionMode::Polling => "polling",
+                    CompletionMode::CallerPolls => "caller polls",
+                    CompletionMode::Adaptive => "adaptive",
+                }
+                .into(),
+                queue_limit: self.issuers.limit(),
+                condemned_queues: self.condemned().len(),
+            },
+            admin: AdminView { queue: self.admin.queue.inspect(), events: self.events.counts() },
+            cpus: cpus.map(|(cpu, queue, shared)| CpuView { cpu, queue, shared }).collect(),
+            queues: self.issuers.queues().iter().map(|queue| queue.inspect()).collect(),
+            namespaces: self.namespaces.views(),
+            registrations: self.registrations.len(),
+        }
+    }
+}
+
+impl fmt::Display for DriverView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let c = &self.controller;
+        writeln!(f, "controller {}", c.address)?;
+        writeln!(f, "  {} {} (firmware {}, NVMe {})", c.model, c.serial, c.firmware, c.version)?;
+        writeln!(f, "  state {:?}, completions by {}", c.state, c.completion)?;
+        writeln!(f, "  page {} B, largest transfer {} B, SGL {}", c.page_size, c.max_transfer, c.sgl)?;
+        writeln!(f, "  {} of {} I/O queues", self.queues.len(), c.queue_limit)?;
+        writeln!(f, "  {} guest memory registrations", self.registrations)?;
+        for cpu in &self.cpus {
+            let shared = if cpu.shared { " (shared)" } else { "" };
+            writeln!(f, "  CPU {:>3} uses queue {}{shared}", cpu.cpu, cpu.queue)?;
+        }
+        for queue in std::iter::once(&self.admin.queue).chain(&self.queues) {
+            write!(f, "{queue}")?;
+        }
+        for namespace in &self.namespaces {
+            write!(f, "{namespace}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for QueueState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = if self.id == 0 { "admin queue".into() } else { format!("I/O queue {}", self.id) };
+        writeln!(
+            f,
+            "{name}: depth {}, {} in flight, {} waiting, SQ tail {} head {}, CQ head {} phase {}",
+            self.depth,
+            self.commands.len(),
+            self.waiting,
+            self.sq_tail,
+            self.sq_head,
+            self.cq_head,
+            u8::from(self.phase)
+        )?;
+        let n = &self.counters;
+        writeln!(
+            f,
+            "  {} submitted, {} completed, {} doorbells, {} interrupts, {} polls ({} found), {} bounced, {} waited",
+            n.submitted, n.completed, n.doorbells, n.interrupts, n.polls, n.polls_found, n.bounced, n.waited
+        )?;
+        writeln!(f, "  bounce pool: {} of {} pages in use", self.pool_in_use, self.pool_pages)?;
+        if let Some(fault) = &self.fault {
+            writeln!(f, "  fault: {fault}")?;
+        }
+        for command in &self.commands {
+            writeln!(
+                f,
+                "  command {:#06x}: opcode {:#04x}, namespace {}, {}",
+                command.cid, command.opcode, command.nsid, command.state
+            )?;
+        }
+        Ok(())
+    }
+}

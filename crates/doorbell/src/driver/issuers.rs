@@ -1,0 +1,270 @@
+//! One I/O queue pair per CPU, made by the controller on that CPU's first I/O.
+
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use event_listener::Event;
+use nvme_spec::admin::{DeleteQueueCdw10, create_io_cq, create_io_sq};
+use nvme_spec::{AdminOpcode, Command};
+
+use super::admin::Data;
+use super::core::Core;
+use super::options::CompletionMode;
+use super::queues::{self, Shape};
+use super::service::{self, Served};
+use crate::error::RequestError;
+use crate::queue::QueuePair;
+use crate::runtime::InterruptWatch;
+
+/// The queues of all CPUs.
+pub(crate) struct Issuers {
+    cpus: Box<[Issuer]>,
+    /// How many I/O queue pairs the device and its interrupts allow.
+    limit: u16,
+    wanted: Mutex<Wanted>,
+    /// Something was added to `wanted`.
+    ask: Event,
+    /// Something in `wanted` was answered.
+    answered: Event,
+}
+
+/// A CPU's way to its queue. Alone on its cache line: other CPUs' first I/Os do not disturb it.
+#[repr(align(64))]
+struct Issuer {
+    queue: OnceLock<Arc<QueuePair>>,
+}
+
+#[derive(Default)]
+struct Wanted {
+    /// CPUs that wait for a queue, in order of arrival.
+    cpus: Vec<u32>,
+    /// How often making a queue has failed, and how the last time; waiters compare the number.
+    failures: u64,
+    last_failure: Option<Arc<RequestError>>,
+    /// The queues there are, with the CPU each was made for.
+    made: Vec<(u32, Arc<QueuePair>)>,
+    /// Set when no more queues can be had.
+    exhausted: bool,
+}
+
+impl Issuers {
+    pub(crate) fn new(cpus: u32, limit: u16) -> Self {
+        Self {
+            cpus: (0..cpus).map(|_| Issuer { queue: OnceLock::new() }).collect(),
+            limit,
+            wanted: Mutex::default(),
+            ask: Event::new(),
+            answered: Event::new(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Wanted> {
+        self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The queue of a CPU, if it has one by now.
+    #[inline]
+    pub(crate) fn get(&self, cpu: u32) -> Result<Option<&Arc<QueuePair>>, RequestError> {
+        match self.cpus.get(cpu as usize) {
+            Some(issuer) => Ok(issuer.queue.get()),
+            None => Err(RequestError::NoSuchCpu { cpu, count: self.cpus.len() as u32 }),
+        }
+    }
+
+    /// How many queues there may be.
+    pub(crate) fn limit(&self) -> u16 {
+        self.limit
+    }
+
+    /// The queue that each CPU with one uses: CPU, queue, and whether it shares another CPU's.
+    pub(crate) fn assignments(&self) -> Vec<(u32, u16, bool)> {
+        let made = self.lock().made.clone();
+        let of = |queue: &Arc<QueuePair>| made.iter().find(|(_, q)| Arc::ptr_eq(q, queue)).map(|(cpu, _)| *cpu);
+        let cpus = self.cpus.iter().enumerate();
+        cpus.filter_map(|(cpu, issuer)| {
+            let queue = issuer.queue.get()?;
+            Some((cpu as u32, queue.id(), of(queue) != Some(cpu as u32)))
+        })
+        .collect()
+    }
+
+    /// Every queue there is.
+    pub(crate) fn queues(&self) -> Vec<Arc<QueuePair>> {
+        self.lock().made.iter().map(|(_, queue)| queue.clone()).collect()
+    }
+
+    /// Waits until a CPU has a queue. Going away meanwhile cancels nothing: the queue is made all the same.
+    pub(crate) async fn wait(&self, core: &Core, cpu: u32) -> Result<&Arc<QueuePair>, RequestError> {
+        let failures = {
+            let mut wanted = self.lock();
+            if !wanted.cpus.contains(&cpu) {
+                wanted.cpus.push(cpu);
+            }
+            wanted.failures
+        };
+        self.ask.notify(1);
+        loop {
+            let listener = self.answered.listen();
+            core.check_running()?;
+            if let Some(queue) = self.get(cpu)? {
+                return Ok(queue);
+            }
+            {
+                let wanted = self.lock();
+                if wanted.failures != failures
+                    && !wanted.cpus.contains(&cpu)
+                    && let Some(error) = &wanted.last_failure
+                {
+                    return Err(RequestError::NoQueue(error.clone()));
+                }
+            }
+            listener.await;
+        }
+    }
+
+    /// Wakes who waits for a queue that will never be.
+    pub(crate) fn wake_all(&self) {
+        self.ask.notify(usize::MAX);
+        self.answered.notify(usize::MAX);
+    }
+
+    fn nearest(wanted: &Wanted, cpu: u32) -> Option<Arc<QueuePair>> {
+        wanted.made.iter().min_by_key(|(of, _)| of.abs_diff(cpu)).map(|(_, queue)| queue.clone())
+    }
+}
+
+impl Core {
+    /// The life of the task that makes queues.
+    pub(crate) async fn make_queues(self: Arc<Self>) {
+        loop {
+            let listener = self.issuers.ask.listen();
+            if self.check_running().is_err() {
+                return self.issuers.wake_all();
+            }
+            let next = self.issuers.lock().cpus.first().copied();
+            match next {
+                Some(cpu) => self.make_queue(cpu).await,
+                None => listener.await,
+            }
+        }
+    }
+
+    /// Makes a queue for a CPU, or lets it share one.
+    async fn make_queue(self: &Arc<Self>, cpu: u32) {
+        let issuers = &self.issuers;
+        let room = {
+            let wanted = issuers.lock();
+            !wanted.exhausted && wanted.made.len() < usize::from(issuers.limit)
+        };
+        let made = if room { Some(self.create_queue().await) } else { None };
+        let mut wanted = issuers.lock();
+        wanted.cpus.retain(|waiting| *waiting != cpu);
+        let queue = match made {
+            Some(Ok(queue)) => {
+                wanted.made.push((cpu, queue.clone()));
+                Some(queue)
+            }
+            Some(Err(error)) => {
+                tracing::warn!(cpu, %error, "no I/O queue could be created");
+                let shared = Issuers::nearest(&wanted, cpu);
+                if shared.is_some() {
+                    // There are queues to share: the device gives no more.
+                    wanted.exhausted = true;
+                } else {
+                    wanted.failures += 1;
+                    wanted.last_failure = Some(Arc::new(error));
+                }
+                shared
+            }
+            None => Issuers::nearest(&wanted, cpu),
+        };
+        if let (Some(queue), Some(issuer)) = (queue, issuers.cpus.get(cpu as usize)) {
+            tracing::debug!(cpu, queue = queue.id(), "I/O queue");
+            let _ = issuer.queue.set(queue);
+        }
+        drop(wanted);
+        issuers.answered.notify(usize::MAX);
+    }
+
+    /// Creates a queue pair on the host and on the device. What a failure leaves behind is undone, or, where the
+    /// device may still own it, kept until the controller is disabled.
+    async fn create_queue(self: &Arc<Self>) -> Result<Arc<QueuePair>, RequestError> {
+        let id = self.issuers.lock().made.len() as u16 + 1;
+        let interrupts = match self.completion {
+            CompletionMode::Interrupt | CompletionMode::Adaptive => self.device.interrupt_count(),
+            CompletionMode::Polling | CompletionMode::CallerPolls => 0,
+        };
+        // Vector 0 is the admin queue's alone where there is another.
+        let vector = match interrupts {
+            0 => None,
+            1 => Some(0),
+            count => Some(1 + (u32::from(id) - 1) % (count - 1)),
+        };
+        let shape = Shape {
+            id,
+            depth: self.io_depth(),
+            page_size: self.page_size,
+            dstrd: self.registers.cap.dstrd(),
+            pool: self.options.bounce_pool,
+            max_transfer: self.max_transfer_bytes(),
+            eager: self.completion != CompletionMode::Interrupt,
+        };
+        let queue = queues::build(&*self.device, &shape, self.failure.clone())?;
+        // Waiting for the interrupt begins before the device can raise it.
+        let watch = match vector {
+            Some(vector) if vector != 0 => Some(self.watch(vector)?),
+            _ => None,
+        };
+        let entries = u32::from(queue.depth()) + 1;
+        let (sq, cq) = queue.ring_iovas();
+        let iv = vector.map(|v| v as u16);
+        if let Err(error) = self.admin.command(create_io_cq(id, entries, cq, iv), Data::None).await {
+            self.after_failed_create(&error, queue);
+            return Err(error);
+        }
+        if let Err(error) = self.admin.command(create_io_sq(id, entries, sq, id), Data::None).await {
+            // The device has the completion queue: take it back, or keep its memory.
+            let undone =
+                matches!(error, RequestError::Nvme(_)) && self.delete_queue(AdminOpcode::DELETE_IO_CQ, id).await;
+            if !undone {
+                self.condemned().push(queue);
+            }
+            return Err(error);
+        }
+        match watch {
+            Some(watch) => {
+                let served = Arc::new(Served::new(queue.clone()));
+                let task = service::serve(served, Some(watch), self.options.runtime.clone(), self.stop.clone());
+                self.options.runtime.spawn("I/O interrupts", Box::pin(task));
+            }
+            None if vector == Some(0) => self.served_by_admin_vector.add(queue.clone()),
+            None => self.polled.add(queue.clone()),
+        }
+        Ok(queue)
+    }
+
+    /// An error status means that the device does not have the queue; any other failure leaves that open.
+    fn after_failed_create(&self, error: &RequestError, queue: Arc<QueuePair>) {
+        if !matches!(error, RequestError::Nvme(_)) {
+            self.condemned().push(queue);
+        }
+    }
+
+    /// Deletes a queue on the device; whether that is certain.
+    pub(crate) async fn delete_queue(&self, opcode: AdminOpcode, id: u16) -> bool {
+        let command = Command { cdw10: DeleteQueueCdw10::new().with_qid(id).into(), ..opcode.command() };
+        self.admin.command(command, Data::None).await.is_ok()
+    }
+
+    pub(crate) fn watch(&self, vector: u32) -> Result<Box<dyn InterruptWatch>, RequestError> {
+        let interrupt = self.device.interrupt(vector)?;
+        let watch = self.options.runtime.watch(interrupt);
+        watch.map_err(|source| doorbell_device::DeviceError::Io { what: "waiting for interrupts", source }.into())
+    }
+
+    /// Commands in flight a queue: as asked, as far as the controller's queues go (MQES is 0's based, and a ring has
+    /// one entry more than commands).
+    pub(crate) fn io_depth(&self) -> u16 {
+        let entries = self.registers.cap.max_queue_entries();
+        self.options.depth.min(entries.saturating_sub(1)).max(1) as u16
+    }
+}

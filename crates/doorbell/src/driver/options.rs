@@ -1,0 +1,173 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use doorbell_device::Device;
+
+use super::NvmeDriver;
+use crate::error::DriverError;
+use crate::queue::MAX_DEPTH;
+use crate::runtime::{Runtime, ThreadRuntime};
+
+/// How completions are found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum CompletionMode {
+    /// By interrupt. Where the device has none, by polling.
+    #[default]
+    Interrupt,
+    /// By polling: a thread of the driver's own does nothing else.
+    Polling,
+    /// By polling, which the caller does: [`NvmeDriver::poll`], or polling the futures themselves.
+    CallerPolls,
+    /// By interrupt, and besides whenever a future is polled or a command submitted.
+    Adaptive,
+}
+
+/// The host identifier that reservations go by (NVMe Base 2.0, Host Identifier feature).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HostId {
+    /// 64 bits.
+    Short([u8; 8]),
+    /// 128 bits.
+    Extended([u8; 16]),
+}
+
+/// How to drive a controller; [`open`](Self::open) does it.
+///
+/// ```no_run
+/// # async fn open(device: std::sync::Arc<dyn doorbell_device::Device>) -> Result<(), Box<dyn std::error::Error>> {
+/// use doorbell::{CompletionMode, DriverOptions};
+///
+/// let driver = DriverOptions::new(device).cpus(4).depth(256).completion(CompletionMode::Polling).open().await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+#[must_use]
+pub struct DriverOptions {
+    pub(crate) device: Arc<dyn Device>,
+    pub(crate) runtime: Arc<dyn Runtime>,
+    pub(crate) cpus: u32,
+    pub(crate) depth: u32,
+    pub(crate) completion: CompletionMode,
+    pub(crate) max_transfer: usize,
+    pub(crate) bounce_pool: usize,
+    pub(crate) always_bounce: bool,
+    pub(crate) sgl: bool,
+    pub(crate) admin_timeout: Duration,
+    pub(crate) shutdown_timeout: Duration,
+    pub(crate) host_id: Option<HostId>,
+}
+
+impl DriverOptions {
+    /// The defaults for a device: as many CPUs as the machine has, depth 256, interrupts.
+    pub fn new(device: Arc<dyn Device>) -> Self {
+        Self {
+            device,
+            runtime: ThreadRuntime::global(),
+            cpus: std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX)),
+            depth: 256,
+            completion: CompletionMode::default(),
+            max_transfer: 2 << 20,
+            bounce_pool: 512 << 10,
+            always_bounce: false,
+            sgl: true,
+            admin_timeout: Duration::from_secs(60),
+            shutdown_timeout: Duration::from_secs(10),
+            host_id: None,
+        }
+    }
+
+    /// What runs background work and tells the time. Default: [`ThreadRuntime::global`].
+    pub fn runtime(mut self, runtime: Arc<dyn Runtime>) -> Self {
+        self.runtime = runtime;
+        self
+    }
+
+    /// How many CPUs may issue I/O, from 0 on. Each gets a queue pair on its first I/O, as far as the device's go.
+    pub fn cpus(mut self, cpus: u32) -> Self {
+        self.cpus = cpus;
+        self
+    }
+
+    /// Commands in flight a queue, 1 to 4096; less where the controller's queues are shorter.
+    pub fn depth(mut self, depth: u32) -> Self {
+        self.depth = depth;
+        self
+    }
+
+    /// How completions are found.
+    pub fn completion(mut self, mode: CompletionMode) -> Self {
+        self.completion = mode;
+        self
+    }
+
+    /// The largest single transfer in bytes, whatever the controller would allow. Default: 2 MiB.
+    pub fn max_transfer(mut self, bytes: usize) -> Self {
+        self.max_transfer = bytes;
+        self
+    }
+
+    /// Bytes of bounce buffer a queue. Default: 512 KiB. At least one of the controller's pages is made of it.
+    pub fn bounce_pool(mut self, bytes: usize) -> Self {
+        self.bounce_pool = bytes;
+        self
+    }
+
+    /// Moves all data through bounce buffers, even what the device could reach: for confidential guests.
+    pub fn always_bounce(mut self, always: bool) -> Self {
+        self.always_bounce = always;
+        self
+    }
+
+    /// Whether to use SGLs where the controller takes them. Default: yes.
+    pub fn sgl(mut self, sgl: bool) -> Self {
+        self.sgl = sgl;
+        self
+    }
+
+    /// How long an admin command may take before the controller is given up. Format and events have no limit.
+    pub fn admin_timeout(mut self, limit: Duration) -> Self {
+        self.admin_timeout = limit;
+        self
+    }
+
+    /// How long shutting down waits for commands in flight.
+    pub fn shutdown_timeout(mut self, limit: Duration) -> Self {
+        self.shutdown_timeout = limit;
+        self
+    }
+
+    /// The host identifier to set before the I/O queues exist.
+    pub fn host_id(mut self, id: HostId) -> Self {
+        self.host_id = Some(id);
+        self
+    }
+
+    /// Brings the controller up.
+    ///
+    /// # Errors
+    /// [`DriverError`]: an option out of range, a device that cannot be reached or does not become ready, a failed
+    /// admin command. The controller is disabled again then.
+    pub async fn open(self) -> Result<NvmeDriver, DriverError> {
+        self.check()?;
+        NvmeDriver::open(self).await
+    }
+
+    fn check(&self) -> Result<(), DriverError> {
+        let bad = |option, value: u64, allowed: String| Err(DriverError::BadOption { option, value, allowed });
+        if self.depth == 0 || self.depth > MAX_DEPTH.into() {
+            return bad("depth", self.depth.into(), format!("1 to {MAX_DEPTH}"));
+        }
+        if self.cpus == 0 || self.cpus > 65536 {
+            return bad("cpus", self.cpus.into(), "1 to 65536".into());
+        }
+        if self.max_transfer == 0 || self.max_transfer > 1 << 30 {
+            return bad("max_transfer", self.max_transfer as u64, "1 byte to 1 GiB".into());
+        }
+        if self.bounce_pool > 1 << 30 {
+            return bad("bounce_pool", self.bounce_pool as u64, "at most 1 GiB".into());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,59 @@
+//! The memory of a queue pair: one allocation for rings, slots and lists, one for the pool.
+
+use std::sync::Arc;
+
+use doorbell_device::{Device, DeviceError};
+use nvme_spec::registers::{cq_head_doorbell, sq_tail_doorbell};
+
+use super::failure::Failure;
+use crate::error::DeviceMisbehaved;
+use crate::queue::{Lists, Parts, Pool, QueuePair, SLOT_WORDS, Words};
+
+/// What a queue pair is to be like.
+pub(crate) struct Shape {
+    pub(crate) id: u16,
+    pub(crate) depth: u16,
+    pub(crate) page_size: usize,
+    pub(crate) dstrd: u8,
+    /// Bytes of the pool.
+    pub(crate) pool: usize,
+    /// Bytes of the largest transfer.
+    pub(crate) max_transfer: usize,
+    /// Look for completions right after submitting.
+    pub(crate) eager: bool,
+}
+
+/// Makes a queue pair on the host's side. The device knows nothing of it yet.
+pub(crate) fn build(device: &dyn Device, shape: &Shape, failure: Arc<Failure>) -> Result<Arc<QueuePair>, DeviceError> {
+    let page = shape.page_size;
+    let depth = usize::from(shape.depth);
+    let entries = depth + 1;
+    // The longest list any transfer needs, in a part of a page whose size is a power of two, so that none crosses a
+    // page; longer lists go on in pages of the pool.
+    let list_entries = (shape.max_transfer / page + 2).next_power_of_two();
+    let list_words = list_entries.clamp(8, page / 8);
+    let submission = 0;
+    let completion = submission + (entries * 64).next_multiple_of(page);
+    let slots = completion + (entries * 16).next_multiple_of(page);
+    let lists = slots + (depth * SLOT_WORDS * 8).next_multiple_of(page);
+    let end = lists + depth * list_words * 8;
+    let memory = device.allocate(end, page as u64)?;
+    // A chained list needs at least one more page than the data has, so the pool always has a page for it.
+    let pool = device.allocate(shape.pool.max(page).next_multiple_of(page), page as u64)?;
+    let words = |offset, len| {
+        Words::new(memory.clone(), offset, len).ok_or(DeviceError::Unsupported("memory that is not word-accessible"))
+    };
+    let parts = Parts {
+        id: shape.id,
+        depth: shape.depth,
+        submission: words(submission, entries * 8)?,
+        completion: words(completion, entries * 2)?,
+        slots: words(slots, depth * SLOT_WORDS)?,
+        lists: Lists { words: words(lists, depth * list_words)?, words_per_slot: list_words },
+        pool: Pool::new(pool, page),
+        sq_doorbell: device.doorbell(sq_tail_doorbell(shape.id, shape.dstrd))?,
+        cq_doorbell: device.doorbell(cq_head_doorbell(shape.id, shape.dstrd))?,
+    };
+    let on_fault = Box::new(move |fault: &DeviceMisbehaved| failure.misbehaved(fault.clone()));
+    Ok(Arc::new(QueuePair::new(parts, shape.eager, on_fault)))
+}

@@ -1,0 +1,120 @@
+//! Finding completions in the background: by interrupt, or by a thread that polls.
+
+use std::future::poll_fn;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use event_listener::Event;
+
+use crate::queue::QueuePair;
+use crate::runtime::{InterruptWatch, Runtime, sleep};
+
+/// How long a device that cannot interrupt is left alone at most before its queues are looked at again.
+const LONGEST_PAUSE: Duration = Duration::from_millis(5);
+const SHORTEST_PAUSE: Duration = Duration::from_micros(20);
+
+/// Tells background work to end, once and for all.
+#[derive(Debug, Default)]
+pub(crate) struct Stop {
+    stopped: AtomicBool,
+    event: Event,
+}
+
+impl Stop {
+    pub(crate) fn stop(&self) {
+        self.stopped.store(true, Ordering::SeqCst);
+        self.event.notify(usize::MAX);
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::SeqCst)
+    }
+
+    async fn wait(&self) {
+        loop {
+            let listener = self.event.listen();
+            if self.is_stopped() {
+                return;
+            }
+            listener.await;
+        }
+    }
+}
+
+/// The queues that one task or thread looks at.
+#[derive(Default)]
+pub(crate) struct Served {
+    queues: Mutex<Arc<Vec<Arc<QueuePair>>>>,
+}
+
+impl Served {
+    pub(crate) fn new(queue: Arc<QueuePair>) -> Self {
+        Self { queues: Mutex::new(Arc::new(vec![queue])) }
+    }
+
+    pub(crate) fn add(&self, queue: Arc<QueuePair>) {
+        let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::make_mut(&mut queues).push(queue);
+    }
+
+    pub(crate) fn queues(&self) -> Arc<Vec<Arc<QueuePair>>> {
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Looks for completions on all of them.
+    pub(crate) fn drain(&self) -> usize {
+        self.queues().iter().map(|queue| queue.drain()).sum()
+    }
+}
+
+/// The life of the task that looks at queues: at each interrupt, or, without one to wait for, again and again.
+pub(crate) async fn serve(
+    served: Arc<Served>,
+    watch: Option<Box<dyn InterruptWatch>>,
+    runtime: Arc<dyn Runtime>,
+    stop: Arc<Stop>,
+) {
+    let stopped = stop.wait();
+    let serve = async {
+        if let Some(mut watch) = watch {
+            loop {
+                if let Err(error) = poll_fn(|context| watch.poll(context)).await {
+                    tracing::error!(%error, "interrupts can no longer be waited for, polling instead");
+                    break;
+                }
+                served.queues().iter().for_each(|queue| {
+                    queue.interrupted();
+                });
+            }
+        }
+        let mut pause = SHORTEST_PAUSE;
+        loop {
+            sleep(&*runtime, pause).await;
+            pause = if served.drain() != 0 { SHORTEST_PAUSE } else { (pause * 2).min(LONGEST_PAUSE) };
+        }
+    };
+    futures_lite::future::or(stopped, serve).await;
+}
+
+/// Starts the thread that polls. A `gentle` one sleeps while there is nothing to find.
+pub(crate) fn start_poller(served: Arc<Served>, stop: Arc<Stop>, gentle: bool) -> std::io::Result<()> {
+    let poll = move || {
+        let mut idle = 0u32;
+        while !stop.is_stopped() {
+            let queues = served.queues();
+            // The list is fetched anew now and then, not each time around.
+            for _ in 0..256 {
+                let found: usize = queues.iter().map(|queue| queue.drain()).sum();
+                idle = if found != 0 { 0 } else { idle.saturating_add(1) };
+                std::hint::spin_loop();
+            }
+            if queues.is_empty() || (gentle && idle > 1 << 14) {
+                std::thread::sleep(Duration::from_micros(100));
+            } else if idle > 1 << 12 {
+                std::thread::yield_now();
+            }
+        }
+    };
+    std::thread::Builder::new().name("doorbell-poll".into()).spawn(poll).map(drop)
+}

@@ -1,0 +1,154 @@
+//! The end of a controller's life, in order or not.
+
+use std::sync::Arc;
+
+use nvme_spec::AdminOpcode;
+
+use super::core::{ControllerState, Core};
+use super::events::ControllerEvent;
+use crate::error::Lost;
+use crate::queue::QueuePair;
+use crate::runtime::timeout;
+
+/// What is to become of the controller when its driver ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum ShutdownMode {
+    /// It is shut down in order (CC.SHN) and disabled.
+    #[default]
+    Reset,
+    /// It is left enabled as it is, with its queues, for whoever comes next. Commands in flight are waited for; the
+    /// queues' memory stays the device's, so it is leaked.
+    LeaveEnabled,
+}
+
+/// How the device was left.
+enum Left {
+    /// It touches no memory any more.
+    Stopped,
+    /// It could not be stopped.
+    Running,
+    /// On purpose, with its queues.
+    Enabled,
+}
+
+impl Core {
+    /// Takes no more commands, lets those in flight end, and leaves the controller as asked. Whoever comes second
+    /// waits for the first.
+    pub(crate) async fn shut_down(self: &Arc<Self>, mode: ShutdownMode) {
+        if !self.leave_running(ControllerState::ShuttingDown) {
+            return self.wait_ended().await;
+        }
+        // Tells those who wait for queues, namespaces and events.
+        self.stopped.notify(usize::MAX);
+        self.issuers.wake_all();
+        self.namespaces.close();
+        let queues = self.issuers.queues();
+        queues.iter().for_each(|queue| queue.close());
+        let in_flight = async {
+            for queue in &queues {
+                queue.retire(|_, _| true).await;
+            }
+        };
+        let limit = self.options.shutdown_timeout;
+        let ended = timeout(&*self.options.runtime, Some(limit), in_flight).await.is_some();
+        if !ended {
+            tracing::warn!(?limit, "commands are still in flight, shutting down all the same");
+        }
+        match mode {
+            ShutdownMode::Reset => self.take_down(true).await,
+            ShutdownMode::LeaveEnabled => {
+                self.admin.queue.close();
+                self.end(Left::Enabled, Lost::Shutdown, ControllerState::ShutDown);
+            }
+        }
+    }
+
+    async fn wait_ended(&self) {
+        loop {
+            let listener = self.stopped.listen();
+            if matches!(self.state(), ControllerState::ShutDown | ControllerState::Failed) {
+                return;
+            }
+            listener.await;
+        }
+    }
+
+    /// Disables a controller that works, after a shutdown notification if `orderly`.
+    pub(crate) async fn take_down(self: &Arc<Self>, orderly: bool) {
+        if orderly {
+            // Deleting the queues first is what the specification wants of an orderly shutdown.
+            for queue in self.issuers.queues() {
+                let id = queue.id();
+                if !self.delete_queue(AdminOpcode::DELETE_IO_SQ, id).await
+                    || !self.delete_queue(AdminOpcode::DELETE_IO_CQ, id).await
+                {
+                    tracing::warn!(queue = id, "an I/O queue could not be deleted");
+                    break;
+                }
+            }
+        }
+        self.admin.queue.close();
+        if orderly && let Err(error) = self.registers.shut_down(self.shutdown_wait()).await {
+            tracing::warn!(%error, "the controller did not shut down in order");
+        }
+        let stopped = self.stop_device().await;
+        self.end(stopped, Lost::Shutdown, ControllerState::ShutDown);
+    }
+
+    /// The life of the task that gives the device up when it fails.
+    pub(crate) async fn guard(self: Arc<Self>) {
+        let failed = self.failure.wait();
+        let stopped = async {
+            self.wait_not_running().await;
+            Lost::Shutdown
+        };
+        // A failure that is known counts, even if somebody shuts down at the same time.
+        let lost = futures_lite::future::or(failed, stopped).await;
+        if matches!(lost, Lost::Shutdown) {
+            return;
+        }
+        if !self.leave_running(ControllerState::Failed) {
+            return;
+        }
+        tracing::error!(error = %crate::RequestError::from(lost.clone()), "the controller is given up");
+        self.stopped.notify(usize::MAX);
+        self.issuers.wake_all();
+        self.namespaces.close();
+        self.queues().iter().for_each(|queue| queue.close());
+        let stopped = self.stop_device().await;
+        self.end(stopped, lost, ControllerState::Failed);
+    }
+
+    /// Makes sure that the device touches no memory any more: by disabling it, or by a function reset.
+    async fn stop_device(&self) -> Left {
+        match self.registers.disable().await {
+            Ok(()) => return Left::Stopped,
+            Err(error) => tracing::warn!(%error, "the controller could not be disabled, resetting the function"),
+        }
+        match self.device.reset() {
+            Ok(()) => Left::Stopped,
+            Err(error) => {
+                tracing::error!(%error, "the function could not be reset either, its memory is unmapped");
+                Left::Running
+            }
+        }
+    }
+
+    /// Ends everything that is pending.
+    fn end(&self, device: Left, lost: Lost, state: ControllerState) {
+        match device {
+            Left::Stopped => {}
+            // What it is not mapped any more it cannot touch: guest memory now, the queues when their last user goes.
+            Left::Running => self.registrations.unmap_all(),
+            Left::Enabled => self.queues().into_iter().for_each(QueuePair::leak),
+        }
+        for queue in self.queues() {
+            queue.give_up(lost.clone());
+        }
+        self.condemned().clear();
+        self.set_state(state);
+        self.stop.stop();
+        self.events.tell(&ControllerEvent::Gone);
+    }
+}

@@ -1,0 +1,260 @@
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use doorbell_device::{Access, DmaMemory, HostMemory};
+use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
+
+/// Guest memory that cannot be used for a transfer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum MemoryError {
+    /// No memory there.
+    #[error("guest address {gpa:#x} is not present")]
+    NotPresent {
+        /// The guest address.
+        gpa: u64,
+    },
+    /// The device would write, but the guest's memory there is read-only.
+    #[error("guest address {gpa:#x} is read-only")]
+    ReadOnly {
+        /// The guest address.
+        gpa: u64,
+    },
+    /// Two regions share addresses, one is empty, or one ends past the address space.
+    #[error("the guest memory region of {len:#x} bytes at {gpa:#x} is empty, overflows or overlaps another")]
+    BadRegion {
+        /// Its guest address.
+        gpa: u64,
+        /// Its bytes.
+        len: u64,
+    },
+    /// The memory was unregistered from the driver.
+    #[error("the guest memory is no longer registered")]
+    Unregistered,
+}
+
+/// A guest's memory: regions of host memory at guest addresses.
+///
+/// As made here, its data goes through bounce buffers. [`NvmeDriver::register_memory`] makes it reachable for a
+/// device, and what it returns is moved without a copy. Cheap to clone.
+///
+/// ```
+/// use doorbell::GuestMemory;
+/// use vm_memory::{GuestAddress, GuestMemoryMmap};
+///
+/// let mmap = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap();
+/// let memory = GuestMemory::new(&mmap).unwrap();
+/// memory.write_at(0x1000, b"hello").unwrap();
+/// ```
+///
+/// [`NvmeDriver::register_memory`]: crate::NvmeDriver::register_memory
+#[derive(Clone)]
+pub struct GuestMemory {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    /// By guest address.
+    regions: Box<[Region]>,
+    registration: Option<Arc<Registration>>,
+}
+
+#[derive(Clone)]
+struct Region {
+    gpa: u64,
+    end: u64,
+    /// What to add to a guest address to get an IOVA.
+    iova_offset: u64,
+    access: Access,
+    host: HostMemory,
+}
+
+/// The tie between guest memory and one driver's device.
+pub(crate) struct Registration {
+    /// Which driver.
+    pub(crate) driver: u64,
+    /// By which slots name it; never 0.
+    pub(crate) key: u64,
+    /// Set when it is being unregistered: no new I/O may use it.
+    pub(crate) dead: AtomicBool,
+    /// Keeps the memory reachable. Emptied when it is unregistered.
+    pub(crate) mappings: std::sync::Mutex<Vec<DmaMemory>>,
+    /// Called when the last handle goes.
+    pub(crate) on_drop: Box<dyn Fn(u64) + Send + Sync>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if let Some(registration) = &self.registration {
+            (registration.on_drop)(registration.key);
+        }
+    }
+}
+
+/// Puts guest memory together from regions.
+#[derive(Default)]
+pub struct GuestMemoryBuilder {
+    regions: Vec<Region>,
+}
+
+impl GuestMemoryBuilder {
+    /// Adds host memory at a guest address. `access` is what a device may do there.
+    #[must_use]
+    pub fn region(mut self, gpa: u64, host: HostMemory, access: Access) -> Self {
+        let end = gpa.saturating_add(host.len() as u64);
+        self.regions.push(Region { gpa, end, iova_offset: 0, access, host });
+        self
+    }
+
+    /// The memory.
+    ///
+    /// # Errors
+    /// [`MemoryError::BadRegion`] if regions are empty, overlap or end past the address space.
+    pub fn build(mut self) -> Result<GuestMemory, MemoryError> {
+        self.regions.sort_by_key(|r| r.gpa);
+        let mut floor = 0;
+        for region in &self.regions {
+            let len = region.host.len() as u64;
+            if len == 0 || region.gpa < floor || region.gpa.checked_add(len).is_none() {
+                return Err(MemoryError::BadRegion { gpa: region.gpa, len });
+            }
+            floor = region.end;
+        }
+        Ok(GuestMemory { inner: Arc::new(Inner { regions: self.regions.into(), registration: None }) })
+    }
+}
+
+impl GuestMemory {
+    /// The memory of a guest, as `vm-memory` has it. It stays mapped as long as this lives.
+    ///
+    /// # Errors
+    /// [`MemoryError::BadRegion`], which `vm-memory` rules out itself.
+    pub fn new(memory: &GuestMemoryMmap) -> Result<Self, MemoryError> {
+        let mut builder = Self::builder();
+        for region in GuestMemoryBackend::iter(memory) {
+            let host = HostMemory::from_guest_region(region);
+            let access = if host.is_writable() { Access::ReadWrite } else { Access::Read };
+            let GuestAddress(gpa) = region.start_addr();
+            builder = builder.region(gpa, host, access);
+        }
+        builder.build()
+    }
+
+    /// Puts guest memory together from regions.
+    #[must_use]
+    pub fn builder() -> GuestMemoryBuilder {
+        GuestMemoryBuilder::default()
+    }
+
+    /// The regions: guest address, host memory, and what a device may do there.
+    pub fn regions(&self) -> impl Iterator<Item = (u64, &HostMemory, Access)> {
+        self.inner.regions.iter().map(|r| (r.gpa, &r.host, r.access))
+    }
+
+    /// This memory, reachable through `mappings`, one a region in order.
+    pub(crate) fn registered(&self, registration: Arc<Registration>, iovas: &[u64]) -> Self {
+        let regions = self.inner.regions.iter().zip(iovas);
+        let regions = regions.map(|(r, iova)| Region { iova_offset: iova.wrapping_sub(r.gpa), ..r.clone() });
+        Self { inner: Arc::new(Inner { regions: regions.collect(), registration: Some(registration) }) }
+    }
+
+    /// The tie to a driver, if there is one and it is alive.
+    #[inline]
+    pub(crate) fn registration(&self, driver: u64) -> Result<Option<&Registration>, MemoryError> {
+        match &self.inner.registration {
+            Some(registration) if registration.driver == driver => {
+                if registration.dead.load(Ordering::Acquire) {
+                    return Err(MemoryError::Unregistered);
+                }
+                Ok(Some(registration))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// The key of its registration with a driver, alive or not.
+    pub(crate) fn registration_key(&self, driver: u64) -> Option<u64> {
+        self.inner.registration.as_ref().filter(|r| r.driver == driver).map(|r| r.key)
+    }
+
+    #[inline]
+    fn find(&self, gpa: u64, len: usize) -> Result<&Region, MemoryError> {
+        let regions = &self.inner.regions;
+        let found = match &regions[..] {
+            [only] => Some(only),
+            _ => regions.partition_point(|r| r.gpa <= gpa).checked_sub(1).and_then(|i| regions.get(i)),
+        };
+        match found {
+            Some(region) if gpa >= region.gpa && gpa.checked_add(len as u64).is_some_and(|end| end <= region.end) => {
+                Ok(region)
+            }
+            _ => Err(MemoryError::NotPresent { gpa }),
+        }
+    }
+
+    /// Where the device finds `len` bytes at a guest address, within one page.
+    #[inline]
+    pub(crate) fn iova(&self, gpa: u64, len: usize, access: Access) -> Result<u64, MemoryError> {
+        let region = self.find(gpa, len)?;
+        if !region.access.allows(access) {
+            return Err(MemoryError::ReadOnly { gpa });
+        }
+        Ok(gpa.wrapping_add(region.iova_offset))
+    }
+
+    /// The host memory of `len` bytes at a guest address, within one page, and the offset in it.
+    pub(crate) fn host(&self, gpa: u64, len: usize, access: Access) -> Result<(&HostMemory, usize), MemoryError> {
+        let region = self.find(gpa, len)?;
+        if !region.access.allows(access) {
+            return Err(MemoryError::ReadOnly { gpa });
+        }
+        Ok((&region.host, (gpa - region.gpa) as usize))
+    }
+
+    /// Copies out of guest memory.
+    ///
+    /// # Errors
+    /// [`MemoryError::NotPresent`]; what lies before the missing address is copied.
+    pub fn read_at(&self, gpa: u64, to: &mut [u8]) -> Result<(), MemoryError> {
+        for (gpa, part) in pages(gpa, to.len()) {
+            let (host, offset) = self.host(gpa.0, part.len(), Access::Read)?;
+            host.read_at(offset, &mut to[part]).map_err(|_| MemoryError::NotPresent { gpa: gpa.0 })?;
+        }
+        Ok(())
+    }
+
+    /// Copies into guest memory.
+    ///
+    /// # Errors
+    /// [`MemoryError::NotPresent`] or [`MemoryError::ReadOnly`]; what lies before that address is copied.
+    pub fn write_at(&self, gpa: u64, from: &[u8]) -> Result<(), MemoryError> {
+        for (gpa, part) in pages(gpa, from.len()) {
+            let (host, offset) = self.host(gpa.0, part.len(), Access::Write)?;
+            host.write_at(offset, &from[part]).map_err(|_| MemoryError::ReadOnly { gpa: gpa.0 })?;
+        }
+        Ok(())
+    }
+}
+
+/// `len` bytes from a guest address on, page by page: the address of each part, and where it lies in the whole.
+fn pages(gpa: u64, len: usize) -> impl Iterator<Item = (GuestAddress, std::ops::Range<usize>)> {
+    const PAGE: usize = super::PAGE_SIZE;
+    let mut done = 0;
+    std::iter::from_fn(move || {
+        let at = gpa.saturating_add(done as u64);
+        let part = done..len.min(done + PAGE - at as usize % PAGE);
+        done = part.end;
+        (!part.is_empty()).then_some((GuestAddress(at), part))
+    })
+}
+
+impl fmt::Debug for GuestMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let regions = self.inner.regions.iter().map(|r| format!("{:#x}..{:#x} {:?}", r.gpa, r.end, r.access));
+        f.debug_struct("GuestMemory")
+            .field("regions", &regions.collect::<Vec<_>>())
+            .field("registered", &self.inner.registration.is_some())
+            .finish()
+    }
+}

@@ -1,0 +1,15 @@
+//! The memory that commands move: guest pages, buffers handed out by the driver, and ordinary slices; and how a
+//! command names it to the device (PRP lists, SGLs).
+
+mod buffer;
+mod guest;
+mod paged_range;
+mod payload;
+mod pointers;
+
+pub use buffer::DmaBuffer;
+pub(crate) use guest::Registration;
+pub use guest::{GuestMemory, GuestMemoryBuilder, MemoryError};
+pub use paged_range::{PAGE_SIZE, PagedRange};
+pub(crate) use payload::{Payload, run_pointers};
+pub(crate) use pointers::{Chain, Layout, chain_pages};

@@ -1,0 +1,71 @@
+/// Bytes of a guest page, as [`PagedRange`] counts them.
+pub const PAGE_SIZE: usize = 4096;
+
+/// A range of guest memory as a list of guest page numbers, and an offset and a length in the bytes of those pages
+/// laid end to end.
+///
+/// ```
+/// use doorbell::PagedRange;
+///
+/// // 6000 bytes: the last 3096 of page 7, then the first 2904 of page 3.
+/// let range = PagedRange::new(1000, 6000, &[7, 3]).unwrap();
+/// assert_eq!(range.len(), 6000);
+/// // More bytes than the pages have.
+/// assert!(PagedRange::new(1000, 8000, &[7, 3]).is_none());
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PagedRange<'a> {
+    offset: usize,
+    len: usize,
+    gpns: &'a [u64],
+}
+
+impl<'a> PagedRange<'a> {
+    /// `len` bytes from `offset` on in the pages `gpns` (guest page numbers, pages of 4096 bytes). `None` if they are
+    /// not that long.
+    #[must_use]
+    pub fn new(offset: usize, len: usize, gpns: &'a [u64]) -> Option<Self> {
+        let end = offset.checked_add(len)?;
+        (end <= gpns.len().checked_mul(PAGE_SIZE)?).then_some(Self { offset, len, gpns })
+    }
+
+    /// Bytes.
+    #[inline]
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are no bytes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The part of `len` bytes from byte `offset` of this range on; `None` if it is not that long.
+    #[must_use]
+    pub fn subrange(&self, offset: usize, len: usize) -> Option<Self> {
+        if offset.checked_add(len)? > self.len {
+            return None;
+        }
+        Some(Self { offset: self.offset + offset, len, gpns: self.gpns })
+    }
+
+    /// The pieces, page by page: guest address and bytes.
+    #[inline]
+    pub(crate) fn pieces(&self) -> impl Iterator<Item = (u64, usize)> + 'a {
+        let first = self.offset / PAGE_SIZE;
+        let mut offset = self.offset % PAGE_SIZE;
+        let mut left = self.len;
+        self.gpns.get(first..).unwrap_or_default().iter().map_while(move |gpn| {
+            if left == 0 {
+                return None;
+            }
+            let piece =
+                (gpn.saturating_mul(PAGE_SIZE as u64).saturating_add(offset as u64), left.min(PAGE_SIZE - offset));
+            left -= piece.1;
+            offset = 0;
+            Some(piece)
+        })
+    }
+}

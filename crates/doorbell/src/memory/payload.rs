@@ -1,0 +1,160 @@
+use doorbell_device::{Access, DmaMemory};
+
+use super::pointers::{Builder, Chain, Layout, Pointers, SglBuilder};
+use super::{DmaBuffer, GuestMemory, MemoryError, PagedRange};
+use crate::queue::List;
+
+/// What a transfer moves.
+pub(crate) enum Payload<'a> {
+    /// Guest pages.
+    Guest(&'a GuestMemory, PagedRange<'a>),
+    /// A buffer that is the transfer's own meanwhile. Empty once it is given back.
+    Buffer(Option<DmaBuffer>),
+    /// An ordinary slice to read into.
+    Into(&'a mut [u8]),
+    /// An ordinary slice to write from.
+    From(&'a [u8]),
+}
+
+impl Payload<'_> {
+    /// Bytes.
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Payload::Guest(_, range) => range.len(),
+            Payload::Buffer(buffer) => buffer.as_ref().map_or(0, DmaBuffer::len),
+            Payload::Into(slice) => slice.len(),
+            Payload::From(slice) => slice.len(),
+        }
+    }
+
+    /// Checks, before anything is sent, that `len` bytes from `offset` on are there and may be accessed so.
+    pub(crate) fn check(&self, offset: usize, len: usize, access: Access) -> Result<(), MemoryError> {
+        if let Payload::Guest(memory, range) = self {
+            let range = range.subrange(offset, len).ok_or(MemoryError::NotPresent { gpa: u64::MAX })?;
+            for (gpa, len) in range.pieces() {
+                memory.host(gpa, len, access)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The registration that keeps its memory reachable for a driver's device: 0 where none is needed, `None` where
+    /// the device cannot reach it.
+    #[inline]
+    pub(crate) fn registration(&self, driver: u64) -> Result<Option<u64>, MemoryError> {
+        match self {
+            Payload::Guest(memory, _) => Ok(memory.registration(driver)?.map(|r| r.key)),
+            Payload::Buffer(Some(buffer)) => Ok(buffer.iova(driver).map(|_| 0)),
+            _ => Ok(None),
+        }
+    }
+
+    /// Names `len` bytes from `offset` on to the device, `None` if that cannot be done without a copy.
+    #[inline]
+    pub(crate) fn pointers(
+        &self,
+        driver: u64,
+        layout: Layout,
+        list: List<'_>,
+        chain: Option<Chain<'_>>,
+        access: Access,
+        (offset, len): (usize, usize),
+    ) -> Result<Option<Pointers>, MemoryError> {
+        match self {
+            Payload::Guest(memory, range) => {
+                let range = range.subrange(offset, len).ok_or(MemoryError::NotPresent { gpa: u64::MAX })?;
+                let mut builder = Builder::new(layout, list, chain, len);
+                for (gpa, len) in range.pieces() {
+                    builder.push(memory.iova(gpa, len, access)?, len);
+                }
+                match builder.finish() {
+                    None if layout.sgl => {
+                        let mut builder = SglBuilder::new(layout, list);
+                        for (gpa, len) in range.pieces() {
+                            builder.push(memory.iova(gpa, len, access)?, len);
+                        }
+                        Ok(builder.finish())
+                    }
+                    pointers => Ok(pointers),
+                }
+            }
+            Payload::Buffer(Some(buffer)) => {
+                let Some(iova) = buffer.iova(driver) else { return Ok(None) };
+                let mut builder = Builder::new(layout, list, chain, len);
+                builder.push(iova + offset as u64, len);
+                Ok(builder.finish())
+            }
+            Payload::Buffer(None) | Payload::Into(_) | Payload::From(_) => Ok(None),
+        }
+    }
+
+    /// Copies `len` bytes from `offset` on to where the device can reach them.
+    pub(crate) fn copy_out(&self, (offset, len): (usize, usize), to: &DmaMemory, at: usize) -> Result<(), MemoryError> {
+        let nowhere = |_| MemoryError::NotPresent { gpa: u64::MAX };
+        match self {
+            Payload::Guest(memory, range) => {
+                let range = range.subrange(offset, len).ok_or(MemoryError::NotPresent { gpa: u64::MAX })?;
+                let mut at = at;
+                for (gpa, len) in range.pieces() {
+                    let (host, offset) = memory.host(gpa, len, Access::Read)?;
+                    host.copy_to(offset, to.host(), at, len).map_err(|_| MemoryError::NotPresent { gpa })?;
+                    at += len;
+                }
+                Ok(())
+            }
+            Payload::Buffer(Some(buffer)) => {
+                buffer.memory().host().copy_to(offset, to.host(), at, len).map_err(nowhere)
+            }
+            Payload::From(slice) => match slice.get(offset..offset + len) {
+                Some(part) => to.host().write_at(at, part).map_err(nowhere),
+                None => Ok(()),
+            },
+            Payload::Buffer(None) | Payload::Into(_) => Ok(()),
+        }
+    }
+
+    /// Copies `len` bytes, to `offset` on, from where the device put them.
+    pub(crate) fn copy_in(
+        &mut self,
+        (offset, len): (usize, usize),
+        from: &DmaMemory,
+        at: usize,
+    ) -> Result<(), MemoryError> {
+        let nowhere = |_| MemoryError::NotPresent { gpa: u64::MAX };
+        match self {
+            Payload::Guest(memory, range) => {
+                let range = range.subrange(offset, len).ok_or(MemoryError::NotPresent { gpa: u64::MAX })?;
+                let mut at = at;
+                for (gpa, len) in range.pieces() {
+                    let (host, offset) = memory.host(gpa, len, Access::Write)?;
+                    from.host().copy_to(at, host, offset, len).map_err(|_| MemoryError::ReadOnly { gpa })?;
+                    at += len;
+                }
+                Ok(())
+            }
+            Payload::Buffer(Some(buffer)) => {
+                from.host().copy_to(at, buffer.memory().host(), offset, len).map_err(nowhere)
+            }
+            Payload::Into(slice) => match slice.get_mut(offset..offset + len) {
+                Some(part) => from.host().read_at(at, part).map_err(nowhere),
+                None => Ok(()),
+            },
+            Payload::Buffer(None) | Payload::From(_) => Ok(()),
+        }
+    }
+}
+
+/// Names a run of the pool to the device.
+pub(crate) fn run_pointers(
+    memory: &DmaMemory,
+    offset: usize,
+    layout: Layout,
+    list: List<'_>,
+    chain: Option<Chain<'_>>,
+    len: usize,
+) -> Option<Pointers> {
+    let mut builder = Builder::new(layout, list, chain, len);
+    builder.push(memory.iova() + offset as u64, len);
+    builder.finish()
+}

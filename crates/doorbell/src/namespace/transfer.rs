@@ -1,0 +1,494 @@
+//! Reads and writes, and every other command that moves data from or to a payload: the I/O path.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use doorbell_device::Access;
+use nvme_spec::nvm::{PrInfo, ReadWriteCdw12};
+use nvme_spec::{Cdw0, Command, NvmOpcode};
+
+use super::{Inner, Namespace, Protection};
+use crate::error::RequestError;
+use crate::memory::{Chain, DmaBuffer, GuestMemory, MemoryError, PagedRange, Payload, chain_pages, run_pointers};
+use crate::queue::{Exchange, Notes, QueuePair, Refused};
+
+type WaitForQueue<'a> = Pin<Box<dyn Future<Output = Result<&'a QueuePair, RequestError>> + Send + 'a>>;
+
+/// A read, write or compare under way. Does nothing until polled.
+#[must_use = "futures do nothing unless polled"]
+pub struct Transfer<'a> {
+    inner: &'a Inner,
+    payload: Payload<'a>,
+    kind: Kind,
+    cpu: u32,
+    block_count: u32,
+    lba: u64,
+    tag: u64,
+    /// Blocks done, of a transfer that goes in pieces, and blocks of the piece under way.
+    done: u32,
+    piece: u32,
+    step: Step<'a>,
+}
+
+/// What a transfer is.
+#[derive(Clone, Copy)]
+struct Kind {
+    opcode: NvmOpcode,
+    fua: bool,
+    /// What the device does with the memory.
+    access: Access,
+    /// Whether it may be carried in pieces.
+    divisible: bool,
+}
+
+enum Step<'a> {
+    /// Not polled yet.
+    New,
+    /// The CPU has no queue yet.
+    NoQueue(WaitForQueue<'a>),
+    /// To be submitted: straight from the payload if the device can reach it, else through the pool.
+    Direct(Exchange<'a>),
+    Bounced(Exchange<'a>),
+    /// In flight; whether through the pool.
+    InFlight(Exchange<'a>, bool),
+    Ended,
+}
+
+/// Why a command could not go out as it was to.
+enum Unbuilt {
+    Memory(MemoryError),
+    /// The device cannot reach the memory, or it cannot be named to it.
+    NeedsBounce,
+}
+
+impl From<MemoryError> for Unbuilt {
+    fn from(error: MemoryError) -> Self {
+        Unbuilt::Memory(error)
+    }
+}
+
+impl Namespace {
+    /// Reads blocks into guest memory, on a CPU's queue.
+    ///
+    /// # Errors
+    /// [`RequestError`]: blocks outside the namespace, more than
+    /// [`max_transfer_block_count`](Self::max_transfer_block_count), memory that is too short or cannot be written;
+    /// then nothing was sent. Or what the device answered.
+    pub fn read<'a>(
+        &'a self,
+        target_cpu: u32,
+        lba: u64,
+        block_count: u32,
+        guest_memory: &'a GuestMemory,
+        range: PagedRange<'a>,
+    ) -> Transfer<'a> {
+        self.transfer(Kind::READ, target_cpu, lba, block_count, Payload::Guest(guest_memory, range))
+    }
+
+    /// Writes blocks from guest memory, on a CPU's queue. With `fua` they are on the medium when it completes.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn write<'a>(
+        &'a self,
+        target_cpu: u32,
+        lba: u64,
+        block_count: u32,
+        fua: bool,
+        guest_memory: &'a GuestMemory,
+        range: PagedRange<'a>,
+    ) -> Transfer<'a> {
+        let kind = Kind { fua, ..Kind::WRITE };
+        self.transfer(kind, target_cpu, lba, block_count, Payload::Guest(guest_memory, range))
+    }
+
+    /// Compares blocks with guest memory. A difference is [`ErrorClass::Miscompare`](crate::ErrorClass::Miscompare).
+    ///
+    /// # Errors
+    /// As [`read`](Self::read), and if the controller has no Compare.
+    pub fn compare<'a>(
+        &'a self,
+        target_cpu: u32,
+        lba: u64,
+        block_count: u32,
+        guest_memory: &'a GuestMemory,
+        range: PagedRange<'a>,
+    ) -> Transfer<'a> {
+        self.transfer(Kind::COMPARE, target_cpu, lba, block_count, Payload::Guest(guest_memory, range))
+    }
+
+    /// Reads into a buffer that goes along and comes back. The buffer may be longer than the blocks.
+    pub fn read_buffer(&self, target_cpu: u32, lba: u64, block_count: u32, buffer: DmaBuffer) -> BufferTransfer<'_> {
+        BufferTransfer(self.transfer(Kind::READ, target_cpu, lba, block_count, Payload::Buffer(Some(buffer))))
+    }
+
+    /// Writes from a buffer that goes along and comes back.
+    pub fn write_buffer(
+        &self,
+        target_cpu: u32,
+        lba: u64,
+        block_count: u32,
+        fua: bool,
+        buffer: DmaBuffer,
+    ) -> BufferTransfer<'_> {
+        let kind = Kind { fua, ..Kind::WRITE };
+        BufferTransfer(self.transfer(kind, target_cpu, lba, block_count, Payload::Buffer(Some(buffer))))
+    }
+
+    /// Reads into an ordinary slice, a whole number of blocks, through a bounce buffer. The slice is written in the
+    /// future's own poll only.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn read_slice<'a>(&'a self, target_cpu: u32, lba: u64, slice: &'a mut [u8]) -> Transfer<'a> {
+        let block_count = self.blocks_of(slice.len());
+        self.transfer(Kind::READ, target_cpu, lba, block_count, Payload::Into(slice))
+    }
+
+    /// Writes from an ordinary slice, a whole number of blocks, through a bounce buffer.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn write_slice<'a>(&'a self, target_cpu: u32, lba: u64, fua: bool, slice: &'a [u8]) -> Transfer<'a> {
+        let block_count = self.blocks_of(slice.len());
+        let kind = Kind { fua, ..Kind::WRITE };
+        self.transfer(kind, target_cpu, lba, block_count, Payload::From(slice))
+    }
+
+    /// Compares blocks with an ordinary slice.
+    ///
+    /// # Errors
+    /// As [`compare`](Self::compare).
+    pub fn compare_slice<'a>(&'a self, target_cpu: u32, lba: u64, slice: &'a [u8]) -> Transfer<'a> {
+        let block_count = self.blocks_of(slice.len());
+        self.transfer(Kind::COMPARE, target_cpu, lba, block_count, Payload::From(slice))
+    }
+
+    /// Rounded up, so that the transfer itself finds out if it is no whole number.
+    fn blocks_of(&self, bytes: usize) -> u32 {
+        u32::try_from(bytes.div_ceil(self.inner().transfer_block_size as usize)).unwrap_or(u32::MAX)
+    }
+
+    #[inline]
+    fn transfer<'a>(&'a self, kind: Kind, cpu: u32, lba: u64, block_count: u32, payload: Payload<'a>) -> Transfer<'a> {
+        Transfer {
+            inner: self.inner(),
+            payload,
+            kind,
+            cpu,
+            block_count,
+            lba,
+            tag: 0,
+            done: 0,
+            piece: 0,
+            step: Step::New,
+        }
+    }
+}
+
+impl Kind {
+    const READ: Self = Self { opcode: NvmOpcode::READ, fua: false, access: Access::Write, divisible: true };
+    const WRITE: Self = Self { opcode: NvmOpcode::WRITE, fua: false, access: Access::Read, divisible: true };
+    const COMPARE: Self = Self { opcode: NvmOpcode::COMPARE, fua: false, access: Access::Read, divisible: true };
+}
+
+impl<'a> Transfer<'a> {
+    /// Marks the command with a number of the owner's, which those who inspect or take over the queue see.
+    pub fn tag(mut self, tag: u64) -> Self {
+        self.tag = tag;
+        self
+    }
+
+    /// Forbids carrying it in pieces: what does not fit the bounce pool is then
+    /// [`TooLarge`](RequestError::TooLarge), instead of being written a part at a time.
+    pub fn whole(mut self) -> Self {
+        self.kind.divisible = false;
+        self
+    }
+
+    /// Checks what the caller asked for; `Ok(false)` if there is nothing to do.
+    #[inline]
+    fn check(&self) -> Result<bool, RequestError> {
+        let inner = self.inner;
+        inner.check_present()?;
+        if self.kind.opcode == NvmOpcode::COMPARE && !inner.core.identify.oncs.compare() {
+            return Err(RequestError::Unsupported("Compare"));
+        }
+        let needed = self.bytes(self.block_count);
+        let len = self.payload.len();
+        if len != needed && matches!(self.payload, Payload::Into(_) | Payload::From(_)) {
+            return Err(RequestError::NotBlocks { len, block_size: inner.transfer_block_size });
+        }
+        if self.block_count > inner.max_transfer_blocks {
+            let (len, max) = (self.block_count.into(), inner.max_transfer_blocks.into());
+            return Err(RequestError::TooLarge { len, max, unit: "blocks" });
+        }
+        if len < needed {
+            return Err(RequestError::TooShort { len, needed });
+        }
+        inner.check_range(self.lba, self.block_count.into())?;
+        Ok(self.block_count != 0)
+    }
+
+    /// Bytes that blocks have in memory.
+    #[inline]
+    fn bytes(&self, blocks: u32) -> usize {
+        blocks as usize * self.inner.transfer_block_size as usize
+    }
+
+    /// The command of the piece under way, without its data pointer.
+    #[inline]
+    fn command(&self) -> Command {
+        let lba = self.lba + u64::from(self.done);
+        let mut cdw12 = ReadWriteCdw12::new().with_nlb((self.piece - 1) as u16).with_fua(self.kind.fua);
+        let mut cdw14 = 0;
+        if let Protection::Type(pi) = self.inner.fixed.protection {
+            (cdw12, cdw14) = protect(cdw12, pi, lba);
+        }
+        let mut command = Command {
+            cdw0: Cdw0::new().with_opcode(self.kind.opcode.0),
+            nsid: self.inner.nsid,
+            cdw12: cdw12.into(),
+            cdw14,
+            ..Command::default()
+        };
+        command.set_cdw10_11(lba);
+        command
+    }
+
+    #[inline]
+    fn poll_transfer(&mut self, context: &mut Context<'_>) -> Poll<Result<(), RequestError>> {
+        loop {
+            match &mut self.step {
+                Step::New => {
+                    if !self.check()? {
+                        return Poll::Ready(Ok(()));
+                    }
+                    self.step = match self.inner.core.issuers.get(self.cpu)? {
+                        Some(queue) => self.first_step(queue),
+                        None => Step::NoQueue(self.wait_for_queue()),
+                    };
+                }
+                Step::NoQueue(wait) => {
+                    let queue = std::task::ready!(wait.as_mut().poll(context))?;
+                    self.step = self.first_step(queue);
+                }
+                Step::Direct(_) => {
+                    let started = self.poll_direct(context);
+                    match std::task::ready!(started) {
+                        Ok(()) => {}
+                        Err(Refused::Lost(lost)) => return Poll::Ready(Err(lost.into())),
+                        Err(Refused::Build(Unbuilt::Memory(error))) => return Poll::Ready(Err(error.into())),
+                        Err(Refused::Build(Unbuilt::NeedsBounce)) => {
+                            let Step::Direct(mut exchange) = std::mem::replace(&mut self.step, Step::Ended) else {
+                                continue;
+                            };
+                            // Pages taken for a list are too few for data.
+                            exchange.return_pages();
+                            self.step = Step::Bounced(exchange);
+                        }
+                    }
+                }
+                Step::Bounced(_) => match std::task::ready!(self.poll_bounced(context)) {
+                    Ok(()) => {}
+                    Err(error) => return Poll::Ready(Err(error)),
+                },
+                Step::InFlight(exchange, bounced) => {
+                    std::task::ready!(exchange.poll_result(context))?;
+                    if !*bounced {
+                        return Poll::Ready(Ok(()));
+                    }
+                    self.finish_piece()?;
+                    if self.done == self.block_count {
+                        return Poll::Ready(Ok(()));
+                    }
+                }
+                Step::Ended => return Poll::Ready(Err(RequestError::Gone)),
+            }
+        }
+    }
+
+    #[inline]
+    fn first_step(&mut self, queue: &'a QueuePair) -> Step<'a> {
+        self.piece = self.block_count;
+        let exchange = Exchange::new(queue);
+        match self.inner.core.options.always_bounce {
+            false => Step::Direct(exchange),
+            true => Step::Bounced(exchange),
+        }
+    }
+
+    #[cold]
+    fn wait_for_queue(&self) -> WaitForQueue<'a> {
+        let (inner, cpu) = (self.inner, self.cpu);
+        Box::pin(async move { Ok(&**inner.core.issuers.wait(&inner.core, cpu).await?) })
+    }
+
+    /// Submits it straight from the payload, if the device can reach that.
+    #[inline]
+    fn poll_direct(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Refused<Unbuilt>>> {
+        let core = &*self.inner.core;
+        let command = self.command();
+        let bytes = self.bytes(self.piece);
+        let Step::Direct(exchange) = &mut self.step else { return Poll::Pending };
+        let registration = match self.payload.registration(core.id) {
+            Ok(Some(registration)) => registration,
+            Ok(None) => return Poll::Ready(Err(Refused::Build(Unbuilt::NeedsBounce))),
+            Err(error) => return Poll::Ready(Err(Refused::Build(error.into()))),
+        };
+        let layout = core.layout;
+        let pool = exchange.queue().pool();
+        let chain_bytes = chain_pages(&layout, exchange.queue().list_words(), bytes) * core.page_size;
+        if chain_bytes != 0 {
+            if chain_bytes > pool.capacity() {
+                return Poll::Ready(Err(Refused::Build(Unbuilt::NeedsBounce)));
+            }
+            std::task::ready!(exchange.poll_pages(chain_bytes, context));
+        }
+        let (payload, kind) = (&self.payload, self.kind);
+        let notes = Notes { tag: self.tag, registration };
+        let started = exchange.poll_start(context, notes, |list, run| {
+            // Again, now that the queue's lock is held: after this, unregistering waits for this command.
+            if payload.registration(core.id)? != Some(registration) {
+                return Err(Unbuilt::NeedsBounce);
+            }
+            let chain = run.map(|run| {
+                let (memory, offset, _) = pool.memory(run);
+                Chain { memory, offset }
+            });
+            let pointers = payload.pointers(core.id, layout, list, chain, kind.access, (0, bytes))?;
+            let mut command = command;
+            pointers.ok_or(Unbuilt::NeedsBounce)?.put(&mut command);
+            Ok(command)
+        });
+        if let Err(error) = std::task::ready!(started) {
+            return Poll::Ready(Err(error));
+        }
+        if let Step::Direct(exchange) = std::mem::replace(&mut self.step, Step::Ended) {
+            self.step = Step::InFlight(exchange, false);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Submits the next piece through the pool.
+    #[cold]
+    fn poll_bounced(&mut self, context: &mut Context<'_>) -> Poll<Result<(), RequestError>> {
+        let core = &*self.inner.core;
+        let total = self.bytes(self.block_count);
+        let Step::Bounced(exchange) = &mut self.step else { return Poll::Pending };
+        let queue = exchange.queue();
+        let pool = queue.pool();
+        let largest = pool.capacity() / self.inner.transfer_block_size as usize;
+        if largest == 0 || (largest < self.block_count as usize && !self.kind.divisible) {
+            let error = RequestError::TooLarge { len: total as u64, max: pool.capacity() as u64, unit: "bytes" };
+            return Poll::Ready(Err(error));
+        }
+        // Before anything is sent, the whole of the memory is looked at.
+        if self.done == 0 {
+            self.payload.check(0, total, self.kind.access)?;
+        }
+        self.piece = (self.block_count - self.done).min(u32::try_from(largest).unwrap_or(u32::MAX));
+        let (done, piece) = (self.bytes(self.done), self.bytes(self.piece));
+        let command = self.command();
+        let (payload, kind) = (&self.payload, self.kind);
+        let Step::Bounced(exchange) = &mut self.step else { return Poll::Pending };
+        std::task::ready!(exchange.poll_pages(piece, context));
+        let notes = Notes { tag: self.tag, registration: 0 };
+        let started = exchange.poll_start(context, notes, |list, run| {
+            let nowhere = MemoryError::NotPresent { gpa: u64::MAX };
+            let (memory, offset, _) = pool.memory(run.ok_or(nowhere.clone())?);
+            if kind.access == Access::Read {
+                payload.copy_out((done, piece), memory, offset)?;
+            }
+            let pointers = run_pointers(memory, offset, core.layout, list, None, piece);
+            let mut command = command;
+            pointers.ok_or(nowhere)?.put(&mut command);
+            Ok::<_, MemoryError>(command)
+        });
+        match std::task::ready!(started) {
+            Ok(()) => {}
+            Err(Refused::Lost(lost)) => return Poll::Ready(Err(lost.into())),
+            Err(Refused::Build(error)) => return Poll::Ready(Err(error.into())),
+        }
+        queue.count_bounce();
+        if let Step::Bounced(exchange) = std::mem::replace(&mut self.step, Step::Ended) {
+            self.step = Step::InFlight(exchange, true);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// A piece came through the pool: copies what was read to where it belongs, and gets ready for the next.
+    #[cold]
+    fn finish_piece(&mut self) -> Result<(), RequestError> {
+        let Step::InFlight(mut exchange, _) = std::mem::replace(&mut self.step, Step::Ended) else { return Ok(()) };
+        if self.kind.access == Access::Write
+            && let Some(run) = exchange.run()
+        {
+            let (memory, offset, _) = exchange.queue().pool().memory(run);
+            let part = (self.bytes(self.done), self.bytes(self.piece));
+            self.payload.copy_in(part, memory, offset)?;
+        }
+        self.done += self.piece;
+        exchange.return_pages();
+        self.step = Step::Bounced(exchange);
+        Ok(())
+    }
+}
+
+/// Has the controller make, check and strip protection information: the guard always, the reference tag where the
+/// type has one that follows from the LBA.
+fn protect(cdw12: ReadWriteCdw12, pi: u8, lba: u64) -> (ReadWriteCdw12, u32) {
+    let by_lba = pi != 3;
+    let info = PrInfo::new().with_pract(true).with_check_guard(true).with_check_reference(by_lba);
+    (cdw12.with_prinfo(info.into_bits()), if by_lba { lba as u32 } else { 0 })
+}
+
+impl Future for Transfer<'_> {
+    type Output = Result<(), RequestError>;
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        self.poll_transfer(context)
+    }
+}
+
+impl Drop for Transfer<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        // In flight, the device may still use the buffer: the slot keeps it.
+        if let (Payload::Buffer(buffer), Step::InFlight(exchange, _)) = (&mut self.payload, &mut self.step) {
+            exchange.buffer = buffer.take();
+        }
+    }
+}
+
+/// A transfer with a buffer of the driver's, which comes back with the result.
+#[must_use = "futures do nothing unless polled"]
+pub struct BufferTransfer<'a>(Transfer<'a>);
+
+impl BufferTransfer<'_> {
+    /// As [`Transfer::tag`].
+    pub fn tag(self, tag: u64) -> Self {
+        let Self(mut transfer) = self;
+        transfer.tag = tag;
+        Self(transfer)
+    }
+}
+
+impl Future for BufferTransfer<'_> {
+    type Output = (DmaBuffer, Result<(), RequestError>);
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let result = std::task::ready!(self.0.poll_transfer(context));
+        match &mut self.0.payload {
+            Payload::Buffer(buffer) => match buffer.take() {
+                Some(buffer) => Poll::Ready((buffer, result)),
+                // Polled after it was ready: there is nothing to give back any more.
+                None => Poll::Pending,
+            },
+            _ => Poll::Pending,
+        }
+    }
+}

@@ -1,0 +1,161 @@
+use std::task::{Context, Poll};
+
+use nvme_spec::{Command, Completion};
+
+use super::pair::{Held, List, Notes, QueuePair, StartError};
+use super::pool::Run;
+use super::slots::Token;
+use super::waiting::Place;
+use crate::error::{Lost, NvmeError, RequestError};
+use crate::memory::DmaBuffer;
+
+/// One command on one queue, from its place in line to its result. Dropped at any point, it leaves nothing behind,
+/// and what the device still works on stays until it is done.
+pub(crate) struct Exchange<'q> {
+    queue: &'q QueuePair,
+    run_place: Option<Place>,
+    run: Option<Run>,
+    place: Option<Place>,
+    token: Option<Token>,
+    /// A buffer to keep for the device if the command is abandoned in flight; its owner puts it here in its own drop.
+    pub(crate) buffer: Option<DmaBuffer>,
+}
+
+/// Why a command did not start.
+pub(crate) enum Refused<E> {
+    /// The queue takes no more commands.
+    Lost(Lost),
+    /// It could not be built.
+    Build(E),
+}
+
+impl<'q> Exchange<'q> {
+    #[inline]
+    pub(crate) fn new(queue: &'q QueuePair) -> Self {
+        Self { queue, run_place: None, run: None, place: None, token: None, buffer: None }
+    }
+
+    pub(crate) fn queue(&self) -> &'q QueuePair {
+        self.queue
+    }
+
+    /// Takes pages of the pool, in order of arrival. Before the slot, so that whoever holds pages only ever waits for
+    /// slots, and slots wait for nobody.
+    pub(crate) fn poll_pages(&mut self, bytes: usize, context: &mut Context<'_>) -> Poll<()> {
+        if self.run.is_none() {
+            match self.queue.pool().poll_take(bytes, &mut self.run_place, context) {
+                Poll::Ready(run) => self.run = Some(run),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        Poll::Ready(())
+    }
+
+    /// The pages taken.
+    #[inline]
+    pub(crate) fn run(&self) -> Option<&Run> {
+        self.run.as_ref()
+    }
+
+    /// Keeps the first `bytes` of the pages taken, and hands the rest to another exchange of the same queue.
+    pub(crate) fn share_pages(&mut self, bytes: usize, other: &mut Exchange<'q>) {
+        if let Some(run) = self.run.take() {
+            let (own, rest) = self.queue.pool().split(run, bytes);
+            self.run = Some(own);
+            other.run = Some(rest);
+        }
+    }
+
+    /// Gives the pages back, between two commands.
+    pub(crate) fn return_pages(&mut self) {
+        if let Some(run) = self.run.take() {
+            self.queue.pool().give_back(run);
+        }
+    }
+
+    /// Builds the command and rings the doorbell, as soon as there is a slot.
+    #[inline]
+    pub(crate) fn poll_start<E>(
+        &mut self,
+        context: &mut Context<'_>,
+        notes: Notes,
+        build: impl FnOnce(List<'_>, Option<&Run>) -> Result<Command, E>,
+    ) -> Poll<Result<(), Refused<E>>> {
+        let run = self.run.as_ref();
+        match self.queue.start(context.waker(), &mut self.place, notes, |list| build(list, run)) {
+            Ok(token) => {
+                self.token = Some(token);
+                Poll::Ready(Ok(()))
+            }
+            Err(StartError::Full) => Poll::Pending,
+            Err(StartError::Closed) => Poll::Ready(Err(Refused::Lost(self.queue.lost()))),
+            Err(StartError::Build(error)) => Poll::Ready(Err(Refused::Build(error))),
+        }
+    }
+
+    /// Two commands in adjacent entries under one doorbell: this one and `second`.
+    pub(crate) fn poll_start_pair<E>(
+        &mut self,
+        second: &mut Exchange<'q>,
+        context: &mut Context<'_>,
+        build: impl FnOnce([List<'_>; 2]) -> Result<[Command; 2], E>,
+    ) -> Poll<Result<(), Refused<E>>> {
+        match self.queue.start_pair(context.waker(), &mut self.place, [Notes::default(); 2], build) {
+            Ok([first, other]) => {
+                self.token = Some(first);
+                second.token = Some(other);
+                Poll::Ready(Ok(()))
+            }
+            Err(StartError::Full) => Poll::Pending,
+            Err(StartError::Closed) => Poll::Ready(Err(Refused::Lost(self.queue.lost()))),
+            Err(StartError::Build(error)) => Poll::Ready(Err(Refused::Build(error))),
+        }
+    }
+
+    /// The completion of a started command, whatever its status.
+    #[inline]
+    pub(crate) fn poll_completion(&mut self, context: &mut Context<'_>) -> Poll<Result<Completion, RequestError>> {
+        let Some(token) = self.token else { return Poll::Ready(Err(RequestError::Gone)) };
+        let result = std::task::ready!(self.queue.poll(token, context));
+        self.token = None;
+        Poll::Ready(result.map_err(RequestError::from))
+    }
+
+    /// The completion of a started command; an error status is an error.
+    #[inline]
+    pub(crate) fn poll_result(&mut self, context: &mut Context<'_>) -> Poll<Result<Completion, RequestError>> {
+        let completion = std::task::ready!(self.poll_completion(context))?;
+        Poll::Ready(if completion.status.is_success() {
+            Ok(completion)
+        } else {
+            Err(NvmeError::new(&completion).into())
+        })
+    }
+}
+
+impl Drop for Exchange<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.token.is_some() || self.run.is_some() || self.place.is_some() || self.run_place.is_some() {
+            self.abandon();
+        }
+    }
+}
+
+impl Exchange<'_> {
+    #[cold]
+    fn abandon(&mut self) {
+        if let Some(place) = self.place.take() {
+            self.queue.leave(place);
+        }
+        if let Some(place) = self.run_place.take() {
+            self.queue.pool().leave(place);
+        }
+        match self.token.take() {
+            Some(token) => {
+                self.queue.forget(token, Held { run: self.run.take(), buffer: self.buffer.take() });
+            }
+            None => self.return_pages(),
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! Guest memory that a driver's device can reach.
+//!
+//! A registration owns the mappings. Slots name it by a key, so no count is shared between CPUs per I/O. Unregistering
+//! marks it dead, waits for the slots that name it, then lets the mappings go.
+
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use doorbell_device::{DmaMemory, MapRequest};
+
+use crate::driver::Core;
+use crate::error::RequestError;
+use crate::memory::{GuestMemory, Registration};
+
+#[derive(Default)]
+pub(crate) struct Registrations {
+    table: Mutex<Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    last_key: u64,
+    by_key: HashMap<u64, Arc<Registration>>,
+}
+
+impl Registrations {
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.lock().by_key.len()
+    }
+
+    /// Takes all mappings down: the device could not be stopped, and must not reach the memory any more.
+    pub(crate) fn unmap_all(&self) {
+        for registration in self.lock().by_key.values() {
+            registration.dead.store(true, Ordering::Release);
+            drop(take_mappings(registration));
+        }
+    }
+}
+
+fn take_mappings(registration: &Registration) -> Vec<DmaMemory> {
+    std::mem::take(&mut *registration.mappings.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+impl Core {
+    /// Makes guest memory reachable for the device.
+    pub(crate) fn register(self: &Arc<Self>, memory: &GuestMemory) -> Result<GuestMemory, RequestError> {
+        self.check_running()?;
+        // Guest addresses keep their place within the controller's pages, so that pages stay pages; 2 MiB keeps huge
+        // pages too.
+        let align = (self.page_size as u64).max(2 << 20);
+        let mut mappings = Vec::new();
+        for (gpa, host, access) in memory.regions() {
+            let request = MapRequest { host: host.clone(), access, align, offset: gpa % align };
+            mappings.push(self.device.map(request)?);
+        }
+        let iovas: Vec<u64> = mappings.iter().map(DmaMemory::iova).collect();
+        let mut known = self.registrations.lock();
+        known.last_key += 1;
+        let core: Weak<Core> = Arc::downgrade(self);
+        let registration = Arc::new(Registration {
+            driver: self.id,
+            key: known.last_key,
+            dead: false.into(),
+            mappings: Mutex::new(mappings),
+            on_drop: Box::new(move |key| {
+                // Nobody can use it any more, but the device may still: it goes when the last command is done.
+                if let Some(core) = core.upgrade() {
+                    let background = core.clone();
+                    core.options
+                        .runtime
+                        .spawn("unregister memory", Box::pin(async move { background.unregister(key).await }));
+                }
+            }),
+        });
+        known.by_key.insert(registration.key, registration.clone());
+        Ok(memory.registered(registration, &iovas))
+    }
+
+    /// Marks a registration dead, waits until no command names it, and lets its mappings go.
+    pub(crate) async fn unregister(&self, key: u64) {
+        let Some(registration) = self.registrations.lock().by_key.get(&key).cloned() else { return };
+        registration.dead.store(true, Ordering::Release);
+        for queue in self.issuers.queues() {
+            // Passes through the queue's lock, after which no command that was being built is unseen.
+            queue.retire(|slots, slot| slots.registration(slot) == key).await;
+        }
+        self.registrations.lock().by_key.remove(&key);
+        drop(take_mappings(&registration));
+    }
+}

@@ -1,0 +1,43 @@
+//! Atomics and cells, swapped for the model checker's under `cfg(loom)`.
+
+#[cfg(loom)]
+pub(crate) use loom::cell::UnsafeCell;
+#[cfg(loom)]
+pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+#[cfg(not(loom))]
+pub(crate) use self::cell::UnsafeCell;
+#[cfg(not(loom))]
+pub(crate) use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+/// The standard cell behind the model checker's interface.
+#[cfg(not(loom))]
+mod cell {
+    #[derive(Debug)]
+    pub(crate) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
+
+    impl<T> UnsafeCell<T> {
+        pub(crate) fn new(value: T) -> Self {
+            Self(std::cell::UnsafeCell::new(value))
+        }
+
+        #[inline(always)]
+        pub(crate) fn get_mut(&self) -> MutPtr<T> {
+            MutPtr(self.0.get())
+        }
+    }
+
+    pub(crate) struct MutPtr<T>(*mut T);
+
+    impl<T> MutPtr<T> {
+        /// # Safety
+        /// Nobody else may access the value while the reference lives.
+        #[inline(always)]
+        #[expect(unsafe_code, reason = "the same signature as the model checker's")]
+        #[expect(clippy::mut_from_ref, reason = "the same signature as the model checker's")]
+        pub(crate) unsafe fn deref(&self) -> &mut T {
+            // SAFETY: the pointer comes from a live cell, and the caller vouches for exclusive access.
+            unsafe { &mut *self.0 }
+        }
+    }
+}
