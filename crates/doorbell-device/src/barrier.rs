@@ -4,23 +4,21 @@
 //! only keep the compiler in line. On aarch64 they are real instructions, over the outer shareable domain, in which
 //! devices are.
 
-use std::sync::atomic::{Ordering, compiler_fence, fence};
+use std::sync::atomic::{self, Ordering};
 
 /// Orders stores to shared memory (a command) before a later store that tells the device of them (a doorbell).
 #[inline(always)]
 pub fn dma_wmb() {
     #[cfg(target_arch = "aarch64")]
-    // SAFETY: `dmb oshst` reads and writes no register and no memory; without `nomem` the compiler keeps memory
-    // accesses on their side of it.
+    // SAFETY: assembly has to be what its operands and options say. `dmb oshst` reads and writes no register, no memory,
+    // no flags and no stack; that `nomem` is not said only keeps the compiler from moving accesses across it.
     unsafe {
         std::arch::asm!("dmb oshst", options(nostack, preserves_flags));
     }
     #[cfg(target_arch = "x86_64")]
-    compiler_fence(Ordering::Release);
+    atomic::compiler_fence(Ordering::Release);
     #[cfg(not(any(target_arch = "aarch64", target_arch = "x86_64")))]
-    fence(Ordering::SeqCst);
-    #[cfg(target_arch = "aarch64")]
-    let _ = (compiler_fence as fn(Ordering), fence as fn(Ordering));
+    atomic::fence(Ordering::SeqCst);
 }
 
 /// Orders a load that found the device's mark (a phase bit) before later loads of what the mark vouches for.
@@ -32,16 +30,16 @@ pub fn dma_rmb() {
         std::arch::asm!("dmb oshld", options(nostack, preserves_flags));
     }
     #[cfg(target_arch = "x86_64")]
-    compiler_fence(Ordering::Acquire);
+    atomic::compiler_fence(Ordering::Acquire);
     #[cfg(not(any(target_arch = "aarch64", target_arch = "x86_64")))]
-    fence(Ordering::SeqCst);
+    atomic::fence(Ordering::SeqCst);
 }
 
 /// Orders every earlier access before every later one, a store before a load included: what shadow doorbells need
 /// between writing the doorbell and reading the event index.
 #[inline(always)]
 pub fn mb() {
-    fence(Ordering::SeqCst);
+    atomic::fence(Ordering::SeqCst);
     #[cfg(target_arch = "aarch64")]
     // SAFETY: as for `dma_wmb`.
     unsafe {

@@ -72,10 +72,25 @@ impl DmaMemory {
 impl Drop for Inner {
     fn drop(&mut self) {
         let Some(unmap) = self.unmap.take() else { return };
-        if let Err(error) = unmap() {
-            tracing::error!(iova = self.iova, len = self.host.len(), %error, "unmapping failed, the memory is leaked");
+        // Also if `unmap` panics.
+        let mut keep = LeakUnlessTaken(Some(self.host.clone()));
+        match unmap() {
+            Ok(()) => drop(keep.0.take()),
+            Err(error) => {
+                tracing::error!(iova = self.iova, len = self.host.len(), %error, "unmapping failed, memory is leaked");
+            }
+        }
+    }
+}
+
+/// Memory that the device may still write to: it is never freed, unless it is taken out first.
+struct LeakUnlessTaken(Option<HostMemory>);
+
+impl Drop for LeakUnlessTaken {
+    fn drop(&mut self) {
+        if let Some(memory) = self.0.take() {
             LEAKED.fetch_add(1, Ordering::Relaxed);
-            std::mem::forget(self.host.clone());
+            std::mem::forget(memory);
         }
     }
 }

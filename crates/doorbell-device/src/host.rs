@@ -1,10 +1,11 @@
 use std::fmt;
 use std::fs::File;
 use std::os::fd::OwnedFd;
+use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, compiler_fence};
 
-use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use vm_memory::{FileOffset, GuestRegionMmap, MmapRegion, VolatileMemory, VolatileSlice};
 
 use crate::DeviceError;
@@ -31,9 +32,9 @@ impl Access {
     }
 }
 
-/// An access outside a piece of memory, or a write to memory that is read-only.
+/// An access outside a piece of memory, or one that the memory's protection forbids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{len:#x} bytes at offset {offset:#x} do not fit in, or may not be written to, {size:#x} bytes of memory")]
+#[error("{len:#x} bytes at offset {offset:#x} are not in, or may not be accessed so in, {size:#x} bytes of memory")]
 pub struct OutOfRange {
     /// Byte offset of the access.
     pub offset: usize,
@@ -47,18 +48,31 @@ pub struct OutOfRange {
 ///
 /// It is never a Rust slice of bytes: access is by atomic words or by volatile copies. Cheap to clone; the mapping
 /// lives as long as the last clone.
+///
+/// # Races
+/// Whoever is on the other side is outside of Rust's memory model, and no more is expected of what it writes than that
+/// it can be anything at any time. Inside this process:
+/// * Words are atomic. Accesses of different sizes to the same bytes at the same time ([`words`](Self::words) here,
+///   [`dwords`](Self::dwords) there) are not something Rust defines; what they compile to is: each byte read is one that
+///   was written, in LLVM as in the processors, and no value of either type is invalid. Keep to one size for what two
+///   threads share, and nothing of this is needed.
+/// * Copies are not atomic, and one that races with a write may be a mixture of old and new. It is made once: the
+///   compiler cannot go back to the shared memory for what was copied, so what is checked is what is used.
 #[derive(Clone)]
 pub struct HostMemory {
     region: Arc<MmapRegion>,
-    // Cached from `region`, for the I/O path.
-    base: *mut u8,
+    // What follows is derived from `region`, for the I/O path.
     len: usize,
+    /// The start of the mapping, as words; dangling where there are none.
+    words: NonNull<AtomicU64>,
+    /// How many; 0 where the memory cannot be used by words.
+    word_count: usize,
 }
 
-// SAFETY: `base` points into the mapping that `region` keeps alive. All access through it is atomic or volatile, so
-// it may be used from every thread.
+// SAFETY: the only field that is not `Send` by itself is `words`. It is an address in the mapping that `region` owns and
+// keeps in place in whatever thread it is; what is made of it are references to atomics, which are `Send`.
 unsafe impl Send for HostMemory {}
-// SAFETY: as for `Send`.
+// SAFETY: through `&HostMemory`, `words` is only turned into references to atomics, which are `Sync`.
 unsafe impl Sync for HostMemory {}
 
 impl HostMemory {
@@ -69,17 +83,26 @@ impl HostMemory {
             .max(1)
             .checked_next_multiple_of(PAGE)
             .ok_or_else(|| DeviceError::Unmappable { len, reason: "the size overflows".into() })?;
+        if cfg!(miri) {
+            // Miri has no memfd and no mmap; vm-memory puts an allocation in its place.
+            let region = MmapRegion::new(len).map_err(|e| DeviceError::Unmappable { len, reason: e.to_string() })?;
+            return Ok(Self::from_region(Arc::new(region)));
+        }
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
         if len.is_multiple_of(HUGE_PAGE)
-            && let Ok(memory) = Self::from_memfd(len, MemfdFlags::CLOEXEC | MemfdFlags::HUGETLB)
+            && let Ok(memory) = Self::from_memfd(len, flags | MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB)
         {
             return Ok(memory);
         }
-        Self::from_memfd(len, MemfdFlags::CLOEXEC)
+        Self::from_memfd(len, flags)
     }
 
     fn from_memfd(len: usize, flags: MemfdFlags) -> Result<Self, DeviceError> {
         let fd: OwnedFd = memfd_create("doorbell", flags).map_err(DeviceError::io("memfd_create"))?;
         rustix::fs::ftruncate(&fd, len as u64).map_err(DeviceError::io("sizing a memfd"))?;
+        // A peer that is given the descriptor cannot shrink the file, which would be a SIGBUS for us.
+        let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+        fcntl_add_seals(&fd, seals).map_err(DeviceError::io("sealing a memfd"))?;
         // Reserving the pages now turns a later SIGBUS for want of (huge) pages into an error here.
         rustix::fs::fallocate(&fd, rustix::fs::FallocateFlags::empty(), 0, len as u64)
             .map_err(DeviceError::io("allocating memory"))?;
@@ -102,13 +125,20 @@ impl HostMemory {
         Ok(Self::from_region(Arc::new(region)))
     }
 
-    /// The memory behind one region of a guest.
+    /// The memory behind one region of a guest, with the protection that the region has.
     pub fn from_guest_region(region: &GuestRegionMmap) -> Self {
         Self::from_region(region.get_mmap())
     }
 
     fn from_region(region: Arc<MmapRegion>) -> Self {
-        Self { base: region.as_ptr(), len: region.size(), region }
+        let len = region.size();
+        // All of this holds for every mapping that is readable and writable. It is checked because `words` depends on
+        // it, and because a region can be made of a pointer, by unsafe code elsewhere.
+        let words = NonNull::new(region.as_ptr().cast::<AtomicU64>()).filter(|words| {
+            region.prot() & READ_WRITE == READ_WRITE && words.is_aligned() && isize::try_from(len).is_ok()
+        });
+        let word_count = if words.is_some() { len / size_of::<AtomicU64>() } else { 0 };
+        Self { len, words: words.unwrap_or(NonNull::dangling()), word_count, region }
     }
 
     /// Bytes of memory.
@@ -127,9 +157,14 @@ impl HostMemory {
         self.region.prot() & PROT_WRITE != 0
     }
 
+    /// Whether this process may read it.
+    pub fn is_readable(&self) -> bool {
+        self.region.prot() & PROT_READ != 0
+    }
+
     /// The address in this process, for an IOMMU to map. Reading or writing through it is the caller's proof to make.
     pub fn as_ptr(&self) -> *mut u8 {
-        self.base
+        self.region.as_ptr()
     }
 
     /// The file behind the memory and the offset in it, where there is one: what another process needs to map it.
@@ -137,67 +172,73 @@ impl HostMemory {
         self.region.file_offset().map(|f| (f.arc(), f.start()))
     }
 
-    /// The memory as 64-bit words. Empty where the memory is not writable.
+    /// The memory as 64-bit words. Empty where the memory is not both readable and writable.
     #[inline]
     pub fn words(&self) -> &[AtomicU64] {
-        // A mapping starts at a page boundary, so `base` is aligned; a file offset keeps it so.
-        let len = if self.is_word_accessible() { self.len / 8 } else { 0 };
-        // SAFETY: `base` is aligned for u64 (checked), valid for `len` bytes as long as `region`, which outlives the
-        // borrow, and only ever accessed atomically or volatilely in this process.
-        unsafe { std::slice::from_raw_parts(self.base.cast::<AtomicU64>(), len) }
+        // SAFETY: `from_raw_parts` asks that the words are
+        // * in one allocation, non-null, aligned, and no more than `isize::MAX` bytes: `from_region` has checked all but
+        //   the first, which is what an `MmapRegion` is; of no words, a dangling pointer is the start;
+        // * valid for as long as the borrow: `region` unmaps them when it goes, and is borrowed with `self`;
+        // * initialised: a mapping is, and every bit pattern is a u64;
+        // * not mutated but inside `UnsafeCell`: atomics are such cells. No `&mut` and no reference to plain bytes is
+        //   ever made of the mapping, here or in vm-memory.
+        unsafe { std::slice::from_raw_parts(self.words.as_ptr(), self.word_count) }
     }
 
-    /// The memory as 32-bit words. Empty where the memory is not writable.
+    /// The memory as 32-bit words. Empty where the memory is not both readable and writable.
     #[inline]
     pub fn dwords(&self) -> &[AtomicU32] {
-        let len = if self.is_word_accessible() { self.len / 4 } else { 0 };
-        // SAFETY: as for `words`, with the weaker alignment of u32.
-        unsafe { std::slice::from_raw_parts(self.base.cast::<AtomicU32>(), len) }
+        // SAFETY: as for `words`: it is the same bytes, and what is aligned for a u64 is aligned for a u32.
+        unsafe { std::slice::from_raw_parts(self.words.as_ptr().cast::<AtomicU32>(), self.word_count * 2) }
     }
 
-    #[inline]
-    fn is_word_accessible(&self) -> bool {
-        self.is_writable() && self.base.addr().is_multiple_of(8)
-    }
-
-    /// A bounds-checked volatile window.
+    /// A bounds-checked volatile window on memory that is readable.
+    ///
+    /// vm-memory has no window for reading only: writing through one on memory that is not
+    /// [writable](Self::is_writable) is a fault of the process.
     pub fn slice(&self, offset: usize, len: usize) -> Result<VolatileSlice<'_>, OutOfRange> {
-        self.region.get_slice(offset, len).map_err(|_| self.out_of_range(offset, len))
+        let readable = if self.is_readable() { self.region.get_slice(offset, len).ok() } else { None };
+        readable.ok_or(self.out_of_range(offset, len))
     }
 
     /// Copies out of the memory.
     pub fn read_at(&self, offset: usize, to: &mut [u8]) -> Result<(), OutOfRange> {
         self.slice(offset, to.len())?.copy_to(to);
+        // vm-memory copies more than a word with a plain memcpy, of which the compiler might make another, from the
+        // shared memory again, for a copy of the copy. Not across this: others may have written by then.
+        compiler_fence(Ordering::SeqCst);
         Ok(())
     }
 
     /// Copies into the memory.
     pub fn write_at(&self, offset: usize, from: &[u8]) -> Result<(), OutOfRange> {
-        if !self.is_writable() {
-            return Err(self.out_of_range(offset, from.len()));
-        }
-        self.slice(offset, from.len())?.copy_from(from);
+        self.writable_slice(offset, from.len())?.copy_from(from);
+        // Nor is it left out because it is overwritten later.
+        compiler_fence(Ordering::SeqCst);
         Ok(())
     }
 
     /// Copies `len` bytes from one memory to another, or within one.
     pub fn copy_to(&self, offset: usize, to: &HostMemory, to_offset: usize, len: usize) -> Result<(), OutOfRange> {
-        if !to.is_writable() {
-            return Err(to.out_of_range(to_offset, len));
-        }
-        self.slice(offset, len)?.copy_to_volatile_slice(to.slice(to_offset, len)?);
+        let to = to.writable_slice(to_offset, len)?;
+        self.slice(offset, len)?.copy_to_volatile_slice(to);
+        compiler_fence(Ordering::SeqCst);
         Ok(())
+    }
+
+    fn writable_slice(&self, offset: usize, len: usize) -> Result<VolatileSlice<'_>, OutOfRange> {
+        if self.is_writable() { self.slice(offset, len) } else { Err(self.out_of_range(offset, len)) }
     }
 
     /// Writes zeroes.
     pub fn zero(&self, offset: usize, len: usize) -> Result<(), OutOfRange> {
         const ZEROES: [u8; PAGE] = [0; PAGE];
-        let mut done = 0;
-        while done < len {
+        let window = self.writable_slice(offset, len)?;
+        for done in (0..len).step_by(PAGE) {
             let part = (len - done).min(PAGE);
-            self.write_at(offset.saturating_add(done), &ZEROES[..part])?;
-            done += part;
+            window.subslice(done, part).map_err(|_| self.out_of_range(offset, len))?.copy_from(&ZEROES[..part]);
         }
+        compiler_fence(Ordering::SeqCst);
         Ok(())
     }
 
@@ -206,8 +247,10 @@ impl HostMemory {
     }
 }
 
-/// `PROT_WRITE` of `mmap`, as `MmapRegion::prot` reports it.
+/// `PROT_READ` and `PROT_WRITE` of `mmap`, as `MmapRegion::prot` reports them.
+const PROT_READ: i32 = 1;
 const PROT_WRITE: i32 = 2;
+const READ_WRITE: i32 = PROT_READ | PROT_WRITE;
 
 impl fmt::Debug for HostMemory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
