@@ -5,7 +5,10 @@
 //! between them: what is not mapped cannot be reached.
 
 mod device;
+mod doze;
+mod shared;
 mod space;
+mod sync;
 
 pub use device::{InProcess, Run};
 pub use space::{DmaFault, DmaSpace, DmaView};

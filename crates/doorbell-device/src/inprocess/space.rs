@@ -1,10 +1,11 @@
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard};
+use std::ops::Range;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use vm_memory::VolatileSlice;
 
-use crate::{Access, DeviceError, DmaMemory, HostMemory, MapRequest};
+use crate::{Access, DeviceError, DmaMemory, HostMemory, MapRequest, OutOfRange};
 
 /// The first IOVA handed out. Not 0, so that an address nobody set is a fault.
 const FIRST_IOVA: u64 = 1 << 32;
@@ -25,10 +26,13 @@ pub struct DmaFault {
 
 /// The memory a software controller can reach, by IOVA: a software IOMMU.
 ///
-/// Removing a range waits for accesses under way, and none follows; that is what lets the memory be freed after.
+/// Removing a range waits for accesses under way, and none follows; that is what lets the memory be freed after. A
+/// thread that has a [view](Self::view) must not change the space, nor take a second view: it would wait for itself.
 #[derive(Debug, Default)]
 pub struct DmaSpace {
     regions: RwLock<Vec<Region>>,
+    /// How many threads wait to change `regions`: who views it all the time makes way for them.
+    changers: AtomicU32,
     fault_count: AtomicU64,
     faults: Mutex<VecDeque<DmaFault>>,
     /// Below it, every address was handed out or skipped.
@@ -77,12 +81,21 @@ impl DmaSpace {
         Some(iova)
     }
 
-    /// Adds memory at an address. An overlap with what is there is an error.
+    /// Adds memory at an address. An overlap with what is there is an error, and so is access to memory that this
+    /// process itself may not access so.
     pub fn insert(&self, iova: u64, host: HostMemory, access: Access) -> Result<(), DeviceError> {
         let len = host.len() as u64;
         let unmappable = |reason: String| DeviceError::Unmappable { len: host.len(), reason };
+        let allowed = match access {
+            Access::Read => host.is_readable(),
+            // Copying into memory takes a window on it, and that has to be readable.
+            Access::Write | Access::ReadWrite => host.is_readable() && host.is_writable(),
+        };
+        if !allowed {
+            return Err(unmappable(format!("this process may not access it itself ({access:?})")));
+        }
         let end = iova.checked_add(len).ok_or_else(|| unmappable(format!("IOVA {iova:#x} overflows")))?;
-        let mut regions = self.regions.write().unwrap_or_else(|e| e.into_inner());
+        let mut regions = self.change();
         let at = regions.partition_point(|r| r.iova < iova);
         let before = at.checked_sub(1).and_then(|i| regions.get(i));
         let overlaps = before.is_some_and(|r| r.iova + r.len > iova) || regions.get(at).is_some_and(|r| r.iova < end);
@@ -95,7 +108,7 @@ impl DmaSpace {
 
     /// Removes exactly what was inserted at an address.
     pub fn remove(&self, iova: u64, len: u64) -> Result<(), DeviceError> {
-        let mut regions = self.regions.write().unwrap_or_else(|e| e.into_inner());
+        let mut regions = self.change();
         match regions.iter().position(|r| r.iova == iova && r.len == len) {
             Some(at) => {
                 regions.remove(at);
@@ -110,7 +123,24 @@ impl DmaSpace {
 
     /// Looks at the space; nothing is removed from it while the view lives.
     pub fn view(&self) -> DmaView<'_> {
+        // A lock that is taken again as soon as it is given back is not had by who waits for it.
+        while self.is_to_change() {
+            std::thread::yield_now();
+        }
         DmaView { space: self, regions: self.regions.read().unwrap_or_else(|e| e.into_inner()) }
+    }
+
+    /// Whether somebody waits for the views to go.
+    #[inline]
+    pub(super) fn is_to_change(&self) -> bool {
+        self.changers.load(Ordering::Relaxed) > 0
+    }
+
+    fn change(&self) -> RwLockWriteGuard<'_, Vec<Region>> {
+        self.changers.fetch_add(1, Ordering::Relaxed);
+        let regions = self.regions.write().unwrap_or_else(|e| e.into_inner());
+        self.changers.fetch_sub(1, Ordering::Relaxed);
+        regions
     }
 
     /// How many accesses were refused so far.
@@ -169,23 +199,32 @@ impl DmaView<'_> {
 
     /// The device reads host memory, across mappings if need be.
     pub fn read(&self, iova: u64, to: &mut [u8]) -> Result<(), DmaFault> {
-        let mut done = 0;
-        while done < to.len() {
-            let at = iova.wrapping_add(done as u64);
-            let part = self.contiguous(at, to.len() - done);
-            self.slice(at, part, Access::Read)?.copy_to(&mut to[done..done + part]);
-            done += part;
-        }
-        Ok(())
+        self.by_mapping(iova, to.len(), Access::Read, |host, offset, part| host.read_at(offset, &mut to[part]))
     }
 
     /// The device writes host memory, across mappings if need be. What lies before a fault is written.
     pub fn write(&self, iova: u64, from: &[u8]) -> Result<(), DmaFault> {
+        self.by_mapping(iova, from.len(), Access::Write, |host, offset, part| host.write_at(offset, &from[part]))
+    }
+
+    /// Calls `each` for each part of an access that lies in one mapping.
+    fn by_mapping(
+        &self,
+        iova: u64,
+        len: usize,
+        access: Access,
+        mut each: impl FnMut(&HostMemory, usize, Range<usize>) -> Result<(), OutOfRange>,
+    ) -> Result<(), DmaFault> {
+        if iova.checked_add(len as u64).is_none() {
+            return Err(self.space.fault(DmaFault { iova, len, access }));
+        }
         let mut done = 0;
-        while done < from.len() {
-            let at = iova.wrapping_add(done as u64);
-            let part = self.contiguous(at, from.len() - done);
-            self.slice(at, part, Access::Write)?.copy_from(&from[done..done + part]);
+        while done < len {
+            let at = iova + done as u64;
+            let part = self.contiguous(at, len - done);
+            let (host, offset) = self.resolve(at, part, access)?;
+            let fault = |_| self.space.fault(DmaFault { iova: at, len: part, access });
+            each(host, offset, done..done + part).map_err(fault)?;
             done += part;
         }
         Ok(())
