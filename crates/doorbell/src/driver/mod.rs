@@ -171,6 +171,15 @@ impl NvmeDriver {
         self.core.polled.drain()
     }
 
+    /// Looks for completions on the queue of one CPU, as [`poll`](Self::poll) does on all.
+    #[inline]
+    pub fn poll_cpu(&self, cpu: u32) -> usize {
+        match self.core.issuers.get(cpu) {
+            Ok(Some(queue)) => queue.drain(),
+            _ => 0,
+        }
+    }
+
     /// Any admin command, as it is, with data from the controller. For what has no method of its own.
     ///
     /// # Errors

@@ -24,9 +24,11 @@ impl<'a> PagedRange<'a> {
     /// `len` bytes from `offset` on in the pages `gpns` (guest page numbers, pages of 4096 bytes). `None` if they are
     /// not that long.
     #[must_use]
-    pub fn new(offset: usize, len: usize, gpns: &'a [u64]) -> Option<Self> {
-        let end = offset.checked_add(len)?;
-        (end <= gpns.len().checked_mul(PAGE_SIZE)?).then_some(Self { offset, len, gpns })
+    pub const fn new(offset: usize, len: usize, gpns: &'a [u64]) -> Option<Self> {
+        match (offset.checked_add(len), gpns.len().checked_mul(PAGE_SIZE)) {
+            (Some(end), Some(size)) if end <= size => Some(Self { offset, len, gpns }),
+            _ => None,
+        }
     }
 
     /// Bytes.

@@ -28,7 +28,11 @@ pub struct Transfer<'a> {
     /// Blocks done, of a transfer that goes in pieces, and blocks of the piece under way.
     done: u32,
     piece: u32,
-    step: Step<'a>,
+    step: Step,
+    /// From the moment there is a queue.
+    exchange: Option<Exchange<'a>>,
+    /// While there is none.
+    no_queue: Option<WaitForQueue<'a>>,
 }
 
 /// What a transfer is.
@@ -42,16 +46,19 @@ struct Kind {
     divisible: bool,
 }
 
-enum Step<'a> {
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Step {
     /// Not polled yet.
     New,
     /// The CPU has no queue yet.
-    NoQueue(WaitForQueue<'a>),
-    /// To be submitted: straight from the payload if the device can reach it, else through the pool.
-    Direct(Exchange<'a>),
-    Bounced(Exchange<'a>),
-    /// In flight; whether through the pool.
-    InFlight(Exchange<'a>, bool),
+    NoQueue,
+    /// To be submitted straight from the payload, if the device can reach it.
+    Direct,
+    /// To be submitted through the pool.
+    Bounced,
+    InFlight,
+    /// In flight through the pool.
+    InFlightBounced,
     Ended,
 }
 
@@ -183,6 +190,8 @@ impl Namespace {
             done: 0,
             piece: 0,
             step: Step::New,
+            exchange: None,
+            no_queue: None,
         }
     }
 }
@@ -259,83 +268,104 @@ impl<'a> Transfer<'a> {
 
     #[inline]
     fn poll_transfer(&mut self, context: &mut Context<'_>) -> Poll<Result<(), RequestError>> {
+        if self.step == Step::InFlight {
+            return self.poll_in_flight(context);
+        }
+        self.poll_rest(context)
+    }
+
+    #[inline]
+    fn poll_in_flight(&mut self, context: &mut Context<'_>) -> Poll<Result<(), RequestError>> {
+        let Some(exchange) = &mut self.exchange else { return Poll::Ready(Err(RequestError::Gone)) };
+        let result = std::task::ready!(exchange.poll_result(context));
+        self.step = Step::Ended;
+        Poll::Ready(result.map(|_| ()))
+    }
+
+    fn poll_rest(&mut self, context: &mut Context<'_>) -> Poll<Result<(), RequestError>> {
         loop {
-            match &mut self.step {
+            match self.step {
                 Step::New => {
                     if !self.check()? {
                         return Poll::Ready(Ok(()));
                     }
-                    self.step = match self.inner.core.issuers.get(self.cpu)? {
-                        Some(queue) => self.first_step(queue),
-                        None => Step::NoQueue(self.wait_for_queue()),
-                    };
+                    match self.inner.core.issuers.get(self.cpu)? {
+                        Some(queue) => self.take_queue(queue),
+                        None => self.wait_for_queue(),
+                    }
                 }
-                Step::NoQueue(wait) => {
+                Step::NoQueue => {
+                    let Some(wait) = &mut self.no_queue else { return Poll::Ready(Err(RequestError::Gone)) };
                     let queue = std::task::ready!(wait.as_mut().poll(context))?;
-                    self.step = self.first_step(queue);
+                    self.no_queue = None;
+                    self.take_queue(queue);
                 }
-                Step::Direct(_) => {
-                    let started = self.poll_direct(context);
-                    match std::task::ready!(started) {
-                        Ok(()) => {}
-                        Err(Refused::Lost(lost)) => return Poll::Ready(Err(lost.into())),
-                        Err(Refused::Build(Unbuilt::Memory(error))) => return Poll::Ready(Err(error.into())),
-                        Err(Refused::Build(Unbuilt::NeedsBounce)) => {
-                            let Step::Direct(mut exchange) = std::mem::replace(&mut self.step, Step::Ended) else {
-                                continue;
-                            };
-                            // Pages taken for a list are too few for data.
-                            exchange.return_pages();
-                            self.step = Step::Bounced(exchange);
+                Step::Direct => match std::task::ready!(self.poll_direct(context)) {
+                    Ok(()) => {
+                        self.step = Step::InFlight;
+                        // Its waker is registered, so a completion from here on wakes it.
+                        if self.exchange.as_ref().is_some_and(|exchange| !exchange.is_done()) {
+                            return Poll::Pending;
                         }
+                        return self.poll_in_flight(context);
                     }
-                }
-                Step::Bounced(_) => match std::task::ready!(self.poll_bounced(context)) {
-                    Ok(()) => {}
-                    Err(error) => return Poll::Ready(Err(error)),
+                    Err(Refused::Lost(lost)) => return Poll::Ready(Err(lost.into())),
+                    Err(Refused::Build(Unbuilt::Memory(error))) => return Poll::Ready(Err(error.into())),
+                    Err(Refused::Build(Unbuilt::NeedsBounce)) => {
+                        // Pages taken for a list are too few for data.
+                        if let Some(exchange) = &mut self.exchange {
+                            exchange.return_pages();
+                        }
+                        self.step = Step::Bounced;
+                    }
                 },
-                Step::InFlight(exchange, bounced) => {
+                Step::Bounced => {
+                    std::task::ready!(self.poll_bounced(context))?;
+                    self.step = Step::InFlightBounced;
+                }
+                Step::InFlightBounced => {
+                    let Some(exchange) = &mut self.exchange else { return Poll::Ready(Err(RequestError::Gone)) };
                     std::task::ready!(exchange.poll_result(context))?;
-                    if !*bounced {
-                        return Poll::Ready(Ok(()));
-                    }
                     self.finish_piece()?;
                     if self.done == self.block_count {
+                        self.step = Step::Ended;
                         return Poll::Ready(Ok(()));
                     }
+                    self.step = Step::Bounced;
                 }
+                Step::InFlight => return self.poll_in_flight(context),
                 Step::Ended => return Poll::Ready(Err(RequestError::Gone)),
             }
         }
     }
 
     #[inline]
-    fn first_step(&mut self, queue: &'a QueuePair) -> Step<'a> {
+    fn take_queue(&mut self, queue: &'a QueuePair) {
         self.piece = self.block_count;
-        let exchange = Exchange::new(queue);
-        match self.inner.core.options.always_bounce {
-            false => Step::Direct(exchange),
-            true => Step::Bounced(exchange),
-        }
+        self.exchange = Some(Exchange::new(queue));
+        self.step = if self.inner.core.options.always_bounce { Step::Bounced } else { Step::Direct };
     }
 
     #[cold]
-    fn wait_for_queue(&self) -> WaitForQueue<'a> {
+    fn wait_for_queue(&mut self) {
         let (inner, cpu) = (self.inner, self.cpu);
-        Box::pin(async move { Ok(&**inner.core.issuers.wait(&inner.core, cpu).await?) })
+        self.no_queue = Some(Box::pin(async move { Ok(&**inner.core.issuers.wait(&inner.core, cpu).await?) }));
+        self.step = Step::NoQueue;
     }
 
     /// Submits it straight from the payload, if the device can reach that.
     #[inline]
     fn poll_direct(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Refused<Unbuilt>>> {
         let core = &*self.inner.core;
-        let command = self.command();
-        let bytes = self.bytes(self.piece);
-        let Step::Direct(exchange) = &mut self.step else { return Poll::Pending };
         let registration = match self.payload.registration(core.id) {
             Ok(Some(registration)) => registration,
             Ok(None) => return Poll::Ready(Err(Refused::Build(Unbuilt::NeedsBounce))),
             Err(error) => return Poll::Ready(Err(Refused::Build(error.into()))),
+        };
+        let command = self.command();
+        let bytes = self.bytes(self.piece);
+        let Some(exchange) = &mut self.exchange else {
+            return Poll::Ready(Err(Refused::Lost(core.lost())));
         };
         let layout = core.layout;
         let pool = exchange.queue().pool();
@@ -348,7 +378,7 @@ impl<'a> Transfer<'a> {
         }
         let (payload, kind) = (&self.payload, self.kind);
         let notes = Notes { tag: self.tag, registration };
-        let started = exchange.poll_start(context, notes, |list, run| {
+        exchange.poll_start(context, notes, |list, run| {
             // Again, now that the queue's lock is held: after this, unregistering waits for this command.
             if payload.registration(core.id)? != Some(registration) {
                 return Err(Unbuilt::NeedsBounce);
@@ -361,14 +391,7 @@ impl<'a> Transfer<'a> {
             let mut command = command;
             pointers.ok_or(Unbuilt::NeedsBounce)?.put(&mut command);
             Ok(command)
-        });
-        if let Err(error) = std::task::ready!(started) {
-            return Poll::Ready(Err(error));
-        }
-        if let Step::Direct(exchange) = std::mem::replace(&mut self.step, Step::Ended) {
-            self.step = Step::InFlight(exchange, false);
-        }
-        Poll::Ready(Ok(()))
+        })
     }
 
     /// Submits the next piece through the pool.
@@ -376,8 +399,9 @@ impl<'a> Transfer<'a> {
     fn poll_bounced(&mut self, context: &mut Context<'_>) -> Poll<Result<(), RequestError>> {
         let core = &*self.inner.core;
         let total = self.bytes(self.block_count);
-        let Step::Bounced(exchange) = &mut self.step else { return Poll::Pending };
-        let queue = exchange.queue();
+        let Some(queue) = self.exchange.as_ref().map(Exchange::queue) else {
+            return Poll::Ready(Err(core.lost().into()));
+        };
         let pool = queue.pool();
         let largest = pool.capacity() / self.inner.transfer_block_size as usize;
         if largest == 0 || (largest < self.block_count as usize && !self.kind.divisible) {
@@ -392,7 +416,7 @@ impl<'a> Transfer<'a> {
         let (done, piece) = (self.bytes(self.done), self.bytes(self.piece));
         let command = self.command();
         let (payload, kind) = (&self.payload, self.kind);
-        let Step::Bounced(exchange) = &mut self.step else { return Poll::Pending };
+        let Some(exchange) = &mut self.exchange else { return Poll::Ready(Err(core.lost().into())) };
         std::task::ready!(exchange.poll_pages(piece, context));
         let notes = Notes { tag: self.tag, registration: 0 };
         let started = exchange.poll_start(context, notes, |list, run| {
@@ -412,26 +436,22 @@ impl<'a> Transfer<'a> {
             Err(Refused::Build(error)) => return Poll::Ready(Err(error.into())),
         }
         queue.count_bounce();
-        if let Step::Bounced(exchange) = std::mem::replace(&mut self.step, Step::Ended) {
-            self.step = Step::InFlight(exchange, true);
-        }
         Poll::Ready(Ok(()))
     }
 
-    /// A piece came through the pool: copies what was read to where it belongs, and gets ready for the next.
+    /// A piece came through the pool: copies what was read to where it belongs, and gives the pages back.
     #[cold]
     fn finish_piece(&mut self) -> Result<(), RequestError> {
-        let Step::InFlight(mut exchange, _) = std::mem::replace(&mut self.step, Step::Ended) else { return Ok(()) };
+        let part = (self.bytes(self.done), self.bytes(self.piece));
+        let Some(exchange) = &mut self.exchange else { return Ok(()) };
         if self.kind.access == Access::Write
             && let Some(run) = exchange.run()
         {
             let (memory, offset, _) = exchange.queue().pool().memory(run);
-            let part = (self.bytes(self.done), self.bytes(self.piece));
             self.payload.copy_in(part, memory, offset)?;
         }
         self.done += self.piece;
         exchange.return_pages();
-        self.step = Step::Bounced(exchange);
         Ok(())
     }
 }
@@ -457,8 +477,10 @@ impl Drop for Transfer<'_> {
     #[inline]
     fn drop(&mut self) {
         // In flight, the device may still use the buffer: the slot keeps it.
-        if let (Payload::Buffer(buffer), Step::InFlight(exchange, _)) = (&mut self.payload, &mut self.step) {
-            exchange.buffer = buffer.take();
+        if self.step == Step::InFlight
+            && let (Payload::Buffer(buffer), Some(exchange)) = (&mut self.payload, &mut self.exchange)
+        {
+            exchange.abandon(buffer.take());
         }
     }
 }

@@ -17,8 +17,6 @@ pub(crate) struct Exchange<'q> {
     run: Option<Run>,
     place: Option<Place>,
     token: Option<Token>,
-    /// A buffer to keep for the device if the command is abandoned in flight; its owner puts it here in its own drop.
-    pub(crate) buffer: Option<DmaBuffer>,
 }
 
 /// Why a command did not start.
@@ -32,7 +30,7 @@ pub(crate) enum Refused<E> {
 impl<'q> Exchange<'q> {
     #[inline]
     pub(crate) fn new(queue: &'q QueuePair) -> Self {
-        Self { queue, run_place: None, run: None, place: None, token: None, buffer: None }
+        Self { queue, run_place: None, run: None, place: None, token: None }
     }
 
     pub(crate) fn queue(&self) -> &'q QueuePair {
@@ -62,7 +60,7 @@ impl<'q> Exchange<'q> {
         if let Some(run) = self.run.take() {
             let (own, rest) = self.queue.pool().split(run, bytes);
             self.run = Some(own);
-            other.run = Some(rest);
+            other.run = rest;
         }
     }
 
@@ -112,6 +110,12 @@ impl<'q> Exchange<'q> {
         }
     }
 
+    /// Whether the result is there already; without a look for it.
+    #[inline]
+    pub(crate) fn is_done(&self) -> bool {
+        self.token.is_some_and(|token| self.queue.is_done(token))
+    }
+
     /// The completion of a started command, whatever its status.
     #[inline]
     pub(crate) fn poll_completion(&mut self, context: &mut Context<'_>) -> Poll<Result<Completion, RequestError>> {
@@ -137,14 +141,15 @@ impl Drop for Exchange<'_> {
     #[inline]
     fn drop(&mut self) {
         if self.token.is_some() || self.run.is_some() || self.place.is_some() || self.run_place.is_some() {
-            self.abandon();
+            self.abandon(None);
         }
     }
 }
 
 impl Exchange<'_> {
+    /// Gives everything up. What the device still works on stays, `buffer` with it, until it is done.
     #[cold]
-    fn abandon(&mut self) {
+    pub(crate) fn abandon(&mut self, buffer: Option<DmaBuffer>) {
         if let Some(place) = self.place.take() {
             self.queue.leave(place);
         }
@@ -152,9 +157,7 @@ impl Exchange<'_> {
             self.queue.pool().leave(place);
         }
         match self.token.take() {
-            Some(token) => {
-                self.queue.forget(token, Held { run: self.run.take(), buffer: self.buffer.take() });
-            }
+            Some(token) => self.queue.forget(token, Held { run: self.run.take(), buffer }),
             None => self.return_pages(),
         }
     }

@@ -95,7 +95,13 @@ impl Held {
 #[derive(Default)]
 struct After {
     wakers: ArrayVec<Waker, BATCH>,
-    more_wakers: Vec<Waker>,
+    /// What is rare; made when needed, since looking at it costs as much as a good part of an I/O.
+    rest: Option<Box<Rest>>,
+}
+
+#[derive(Default)]
+struct Rest {
+    wakers: Vec<Waker>,
     /// Replaced by another: to be dropped.
     old_waker: Option<Waker>,
     held: Vec<Held>,
@@ -371,7 +377,7 @@ impl QueuePair {
             }
         };
         let (granted, old_waker) = inner.waiting.take(&joined, waker);
-        after.old_waker = old_waker;
+        after.rest().old_waker = old_waker;
         granted.ok_or_else(|| {
             inner.counters.waited += 1;
             *place = Some(joined);
@@ -393,7 +399,7 @@ impl QueuePair {
                 slots.into_iter().for_each(|slot| inner.taken.put_back(slot));
                 return;
             }
-            after.more_wakers.extend(inner.waiting.grant_first(slots));
+            after.rest().wakers.extend(inner.waiting.grant_first(slots));
         }
         self.free.set_awaited(false);
     }
@@ -429,10 +435,16 @@ impl QueuePair {
         Poll::Ready(Ok(completion))
     }
 
+    /// Whether a result is there; without looking for it.
+    #[inline]
+    pub(crate) fn is_done(&self, token: Token) -> bool {
+        self.slots.is(token, State::Done)
+    }
+
     /// Not there at the first look: look for completions, leave the waker.
     #[cold]
     fn poll_again(&self, token: Token, context: &mut Context<'_>) -> Poll<Result<(), Lost>> {
-        let own_waker = context.waker().clone();
+        let mut own_waker = Some(context.waker().clone());
         let mut after = After::default();
         let mut inner = self.lock.lock();
         self.drain_locked(&mut inner, &mut after);
@@ -440,11 +452,13 @@ impl QueuePair {
             State::Done => Poll::Ready(Ok(())),
             State::Lost => Poll::Ready(Err(())),
             State::Free | State::InFlight | State::Orphaned => {
-                after.old_waker = inner.wakers[usize::from(token.slot)].replace(own_waker);
+                // The old one is dropped with `own_waker`, after unlocking.
+                std::mem::swap(&mut inner.wakers[usize::from(token.slot)], &mut own_waker);
                 Poll::Pending
             }
         };
         self.unlock(inner, &mut after);
+        drop(own_waker);
         result.map_err(|()| {
             self.slots.set_state(token, State::Free);
             self.give_back(token.slot);
@@ -471,7 +485,7 @@ impl QueuePair {
     pub(crate) fn forget(&self, token: Token, held: Held) {
         let mut after = After::default();
         let mut inner = self.lock.lock();
-        after.old_waker = inner.wakers[usize::from(token.slot)].take();
+        after.rest().old_waker = inner.wakers[usize::from(token.slot)].take();
         if self.slots.is(token, State::InFlight) {
             self.slots.set_state(token, State::Orphaned);
             inner.counters.orphaned += 1;
@@ -483,7 +497,7 @@ impl QueuePair {
             self.slots.set_state(token, State::Free);
             inner.taken.put_back(token.slot);
             self.serve(&mut inner, &mut after);
-            after.held.push(held);
+            after.rest().held.push(held);
         }
         self.unlock(inner, &mut after);
     }
@@ -558,7 +572,9 @@ impl QueuePair {
             inner.counters.completed += found as u64;
             inner.counters.doorbells += 1;
             self.cq_doorbell.ring(inner.cq.head().into());
-            after.retired |= inner.retiring != 0;
+            if inner.retiring != 0 {
+                after.rest().retired = true;
+            }
         }
         found
     }
@@ -598,7 +614,7 @@ impl QueuePair {
         self.slots.set_state(token, State::Free);
         inner.taken.put_back(slot);
         if let Some(index) = inner.held.iter().position(|(of, _)| *of == slot) {
-            after.held.push(inner.held.swap_remove(index).1);
+            after.rest().held.push(inner.held.swap_remove(index).1);
         }
         // Nobody else will look for who waits for a slot.
         self.serve(inner, after);
@@ -611,8 +627,8 @@ impl QueuePair {
         inner.halted = true;
         inner.closed = true;
         let _ = self.fault.set(fault);
-        after.more_wakers.append(&mut inner.waiting.wakers());
-        after.fault = true;
+        after.rest().wakers.append(&mut inner.waiting.wakers());
+        after.rest().fault = true;
     }
 
     /// How the device broke the protocol on this queue, if it did.
@@ -625,7 +641,7 @@ impl QueuePair {
         let mut after = After::default();
         let mut inner = self.lock.lock();
         inner.closed = true;
-        after.more_wakers = inner.waiting.wakers();
+        after.rest().wakers = inner.waiting.wakers();
         self.unlock(inner, &mut after);
     }
 
@@ -637,14 +653,14 @@ impl QueuePair {
         let mut inner = self.lock.lock();
         inner.closed = true;
         inner.halted = true;
-        after.more_wakers = inner.waiting.wakers();
+        after.rest().wakers = inner.waiting.wakers();
         for slot in 0..self.depth() {
             let (state, cid) = self.slots.state(slot);
             let token = Token { slot, cid };
             match state {
                 State::InFlight => {
                     self.slots.set_state(token, State::Lost);
-                    after.more_wakers.extend(inner.wakers[usize::from(slot)].take());
+                    after.rest().wakers.extend(inner.wakers[usize::from(slot)].take());
                 }
                 State::Orphaned => {
                     self.slots.set_state(token, State::Free);
@@ -653,8 +669,8 @@ impl QueuePair {
                 State::Free | State::Done | State::Lost => {}
             }
         }
-        after.held.extend(inner.held.drain(..).map(|(_, held)| held));
-        after.retired = true;
+        after.rest().held.extend(inner.held.drain(..).map(|(_, held)| held));
+        after.rest().retired = true;
         self.unlock(inner, &mut after);
     }
 
@@ -732,27 +748,34 @@ impl QueuePair {
 }
 
 impl After {
+    fn rest(&mut self) -> &mut Rest {
+        self.rest.get_or_insert_default()
+    }
+
     // By reference: the array of wakers is a kilobyte, not to be moved around.
     #[inline]
     fn run(&mut self, queue: &QueuePair) {
         self.wakers.drain(..).for_each(Waker::wake);
-        if self.fault || self.retired || !self.more_wakers.is_empty() || !self.held.is_empty() {
-            self.run_rest(queue);
+        if let Some(rest) = self.rest.take() {
+            rest.run(queue);
         }
     }
+}
 
+impl Rest {
     #[cold]
-    fn run_rest(&mut self, queue: &QueuePair) {
-        self.held.drain(..).for_each(|held| queue.let_go(held));
-        if std::mem::take(&mut self.retired) {
+    fn run(self: Box<Self>, queue: &QueuePair) {
+        self.held.into_iter().for_each(|held| queue.let_go(held));
+        drop(self.old_waker);
+        if self.retired {
             queue.retired.notify(usize::MAX);
         }
-        if std::mem::take(&mut self.fault)
+        if self.fault
             && let Some(fault) = queue.fault.get()
         {
             (queue.on_fault)(fault);
         }
-        self.more_wakers.drain(..).for_each(Waker::wake);
+        self.wakers.into_iter().for_each(Waker::wake);
     }
 }
 

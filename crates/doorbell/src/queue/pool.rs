@@ -4,6 +4,8 @@
 //! command is done, and every command that holds one ends without needing another, so whoever is first in line gets
 //! its turn: at the latest when the pool is empty of users.
 
+use std::num::NonZeroU32;
+use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -15,8 +17,20 @@ use super::waiting::{Place, Waiting};
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "pages that are not given back are lost to the pool"]
 pub(crate) struct Run {
-    first: usize,
-    pages: usize,
+    first: u32,
+    /// Never 0, so that an optional run is no larger.
+    pages: NonZeroU32,
+}
+
+impl Run {
+    fn new(first: usize, pages: usize) -> Option<Self> {
+        Some(Self { first: first.try_into().ok()?, pages: NonZeroU32::new(pages.try_into().ok()?)? })
+    }
+
+    fn range(&self) -> Range<usize> {
+        let first = self.first as usize;
+        first..first + self.pages.get() as usize
+    }
 }
 
 pub(crate) struct Pool {
@@ -106,15 +120,21 @@ impl Pool {
         woken.into_iter().for_each(Waker::wake);
     }
 
-    /// Cuts a run in two, the first of `bytes`, a whole number of pages. Each is given back by itself.
-    pub(crate) fn split(&self, run: Run, bytes: usize) -> (Run, Run) {
-        let pages = (bytes / self.page_size).min(run.pages);
-        (Run { first: run.first, pages }, Run { first: run.first + pages, pages: run.pages - pages })
+    /// Cuts a run in two, the first of `bytes`, a whole number of pages. Each is given back by itself. A run that is
+    /// not longer stays whole.
+    pub(crate) fn split(&self, run: Run, bytes: usize) -> (Run, Option<Run>) {
+        let Range { start, end } = run.range();
+        let middle = start + bytes / self.page_size;
+        match (Run::new(start, middle - start), Run::new(middle, end.saturating_sub(middle))) {
+            (Some(first), Some(rest)) => (first, Some(rest)),
+            _ => (run, None),
+        }
     }
 
     /// The memory of a run: the pool's, and the offset and length in it.
     pub(crate) fn memory(&self, run: &Run) -> (&DmaMemory, usize, usize) {
-        (&self.memory, run.first * self.page_size, run.pages * self.page_size)
+        let range = run.range();
+        (&self.memory, range.start * self.page_size, range.len() * self.page_size)
     }
 }
 
@@ -140,16 +160,17 @@ impl State {
         if found < pages {
             return None;
         }
-        self.used[first..first + pages].fill(true);
+        let run = Run::new(first, pages)?;
+        self.used[run.range()].fill(true);
         self.in_use += pages;
-        Some(Run { first, pages })
+        Some(run)
     }
 
     fn free(&mut self, run: &Run) {
-        let pages = &mut self.used[run.first..run.first + run.pages];
+        let pages = &mut self.used[run.range()];
         debug_assert!(pages.iter().all(|used| *used), "a run is given back once");
         pages.fill(false);
-        self.in_use -= run.pages;
+        self.in_use -= run.range().len();
     }
 
     /// Grants those first in line what there is.

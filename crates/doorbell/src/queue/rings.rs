@@ -26,9 +26,9 @@ impl SubmissionRing {
     /// than the ring has entries.
     #[inline]
     pub(crate) fn push(&mut self, ring: &Words, command: &[u64; COMMAND_WORDS]) {
-        let first = usize::from(self.tail) * COMMAND_WORDS;
-        for (i, word) in command.iter().enumerate() {
-            ring.at(first + i).store(*word, Ordering::Relaxed);
+        let entry = ring.array::<COMMAND_WORDS>(usize::from(self.tail) * COMMAND_WORDS);
+        for (cell, word) in entry.iter().zip(command) {
+            cell.store(*word, Ordering::Relaxed);
         }
         self.tail = if self.tail + 1 == self.entries { 0 } else { self.tail + 1 };
     }
@@ -67,15 +67,15 @@ impl CompletionRing {
     /// The completion at the head, if the device has posted one.
     #[inline]
     pub(crate) fn peek(&self, ring: &Words) -> Option<Completion> {
-        let first = usize::from(self.head) * COMPLETION_WORDS;
+        let [first, second] = ring.array::<COMPLETION_WORDS>(usize::from(self.head) * COMPLETION_WORDS);
         // The phase bit's word holds the identifiers and the status too: one load, one moment. What it vouches for
         // besides, the result, is read after.
-        let word1 = ring.at(first + 1).load(Ordering::Acquire);
+        let word1 = second.load(Ordering::Acquire);
         if Completion::phase_of_word1(word1) != self.phase {
             return None;
         }
         dma_rmb();
-        let word0 = ring.at(first).load(Ordering::Relaxed);
+        let word0 = first.load(Ordering::Relaxed);
         Some(Completion::from_words([word0, word1]))
     }
 

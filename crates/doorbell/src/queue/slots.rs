@@ -79,8 +79,13 @@ impl Slots {
     }
 
     #[inline(always)]
+    fn slot(&self, slot: u16) -> &[AtomicU64; SLOT_WORDS] {
+        self.words.array(usize::from(slot) * SLOT_WORDS)
+    }
+
+    #[inline(always)]
     fn word(&self, slot: u16, word: usize) -> &AtomicU64 {
-        self.words.at(usize::from(slot) * SLOT_WORDS + word)
+        &self.slot(slot)[word]
     }
 
     /// The slot that a CID names, if there is such a slot.
@@ -105,13 +110,13 @@ impl Slots {
     /// Records the command of a slot that is about to be written to the ring.
     #[inline]
     pub(crate) fn start(&self, token: Token, command: &[u64; 8], tag: u64, registration: u64) {
-        let first = usize::from(token.slot) * SLOT_WORDS;
-        for (i, word) in command.iter().enumerate() {
-            self.words.at(first + i).store(*word, Ordering::Relaxed);
+        let slot = self.slot(token.slot);
+        for (cell, word) in slot.iter().zip(command) {
+            cell.store(*word, Ordering::Relaxed);
         }
-        self.word(token.slot, TAG).store(tag, Ordering::Relaxed);
-        self.word(token.slot, REGISTRATION).store(registration, Ordering::Relaxed);
-        self.word(token.slot, STATE).store(pack(State::InFlight, token.cid), Ordering::Release);
+        slot[TAG].store(tag, Ordering::Relaxed);
+        slot[REGISTRATION].store(registration, Ordering::Relaxed);
+        slot[STATE].store(pack(State::InFlight, token.cid), Ordering::Release);
     }
 
     /// The state of a slot and the CID of its current life.
@@ -143,17 +148,18 @@ impl Slots {
     #[inline]
     pub(crate) fn finish(&self, token: Token, completion: &Completion) {
         let [word0, word1] = completion.to_words();
-        self.word(token.slot, RESULT).store(word0, Ordering::Relaxed);
-        self.word(token.slot, RESULT + 1).store(word1, Ordering::Relaxed);
-        self.set_state(token, State::Done);
+        let slot = self.slot(token.slot);
+        slot[RESULT].store(word0, Ordering::Relaxed);
+        slot[RESULT + 1].store(word1, Ordering::Relaxed);
+        slot[STATE].store(pack(State::Done, token.cid), Ordering::Release);
     }
 
     /// The stored result.
     #[inline]
     pub(crate) fn result(&self, slot: u16) -> Completion {
-        let word0 = self.word(slot, RESULT).load(Ordering::Relaxed);
-        let word1 = self.word(slot, RESULT + 1).load(Ordering::Relaxed);
-        Completion::from_words([word0, word1])
+        let slot = self.slot(slot);
+        let word = |word: usize| slot[word].load(Ordering::Relaxed);
+        Completion::from_words([word(RESULT), word(RESULT + 1)])
     }
 
     /// The command a slot holds.

@@ -1,12 +1,13 @@
 //! Waiting in order of arrival for something that is handed out in pieces: slots, or pages of the pool.
 
 use std::collections::VecDeque;
+use std::num::NonZeroU64;
 use std::task::Waker;
 
 /// Those who wait, the longest first. `G` is what they are granted.
 #[derive(Debug)]
 pub(crate) struct Waiting<G> {
-    next_id: u64,
+    last_id: u64,
     /// How many have been granted nothing yet.
     hungry: usize,
     entries: VecDeque<Entry<G>>,
@@ -14,7 +15,7 @@ pub(crate) struct Waiting<G> {
 
 #[derive(Debug)]
 struct Entry<G> {
-    id: u64,
+    id: NonZeroU64,
     wants: usize,
     waker: Option<Waker>,
     granted: Option<G>,
@@ -22,11 +23,11 @@ struct Entry<G> {
 
 /// A place in the line. Whoever holds one must [`Waiting::take`] or [`Waiting::leave`].
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Place(u64);
+pub(crate) struct Place(NonZeroU64);
 
 impl<G> Waiting<G> {
     pub(crate) fn new() -> Self {
-        Self { next_id: 0, hungry: 0, entries: VecDeque::new() }
+        Self { last_id: 0, hungry: 0, entries: VecDeque::new() }
     }
 
     /// Whether somebody still waits to be granted something.
@@ -42,8 +43,8 @@ impl<G> Waiting<G> {
 
     /// Goes to the end of the line, for `wants` pieces.
     pub(crate) fn join(&mut self, wants: usize, waker: Waker) -> Place {
-        let id = self.next_id;
-        self.next_id += 1;
+        self.last_id += 1;
+        let id = NonZeroU64::new(self.last_id).unwrap_or(NonZeroU64::MAX);
         self.hungry += 1;
         self.entries.push_back(Entry { id, wants, waker: Some(waker), granted: None });
         Place(id)

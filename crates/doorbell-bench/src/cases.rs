@@ -1,0 +1,198 @@
+//! What is measured.
+
+use std::pin::Pin;
+use std::task::{Context, Waker};
+
+use doorbell::{CompletionMode, DmaBuffer, DriverOptions, GuestMemory, Namespace, NvmeDriver, PagedRange};
+use doorbell_device::zero_work::{Options, Queue, ZeroWork};
+use futures_lite::future::block_on;
+use vm_memory::{GuestAddress, GuestMemoryMmap};
+
+use crate::bare::Bare;
+
+/// A way to do I/O.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Case {
+    /// The rings without a driver.
+    Bare,
+    /// 4 KiB reads into guest memory.
+    GuestRead,
+    /// 4 KiB writes from guest memory.
+    GuestWrite,
+    /// 4 KiB reads into buffers of the driver's.
+    BufferRead,
+    /// 128 KiB reads into scattered guest pages: a PRP list.
+    GuestReadScattered,
+    /// 4 KiB reads through the bounce pool.
+    BounceRead,
+}
+
+impl Case {
+    pub(crate) fn all() -> Vec<Self> {
+        use Case::*;
+        vec![GuestRead, GuestWrite, BufferRead, GuestReadScattered, BounceRead]
+    }
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Case::Bare => "bare ring",
+            Case::GuestRead => "read 4 KiB, guest memory",
+            Case::GuestWrite => "write 4 KiB, guest memory",
+            Case::BufferRead => "read 4 KiB, DmaBuffer",
+            Case::GuestReadScattered => "read 128 KiB, scattered guest pages",
+            Case::BounceRead => "read 4 KiB, bounced",
+        }
+    }
+}
+
+/// One case, set up.
+pub(crate) enum Bench {
+    Bare(Bare, usize),
+    Driver(Box<Driver>),
+}
+
+pub(crate) struct Driver {
+    case: Case,
+    in_flight: usize,
+    driver: NvmeDriver,
+    namespace: Namespace,
+    queue: Queue,
+    memory: GuestMemory,
+    buffers: Vec<Option<DmaBuffer>>,
+}
+
+impl Bench {
+    pub(crate) fn new(case: Case, in_flight: usize) -> anyhow::Result<Self> {
+        if case == Case::Bare {
+            return Ok(Self::Bare(Bare::new()?, in_flight));
+        }
+        let device = ZeroWork::new(Options::default())?;
+        let options = DriverOptions::new(device.clone()).cpus(1).depth(256).completion(CompletionMode::CallerPolls);
+        let driver = block_on(options.bounce_pool(2 << 20).open())?;
+        let namespace = block_on(driver.namespace(1))?;
+        let guest = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 64 << 20)])?;
+        let memory = GuestMemory::new(&guest)?;
+        let memory = if case == Case::BounceRead { memory } else { driver.register_memory(&memory)? };
+        let buffers = (0..in_flight).map(|_| driver.allocate_buffer(4096).map(Some)).collect::<Result<_, _>>()?;
+        // The first I/O makes the queue.
+        let flushing = async {
+            let mut flush = Box::pin(namespace.flush(0));
+            loop {
+                let done = futures_lite::future::poll_once(&mut flush).await;
+                if let Some(result) = done {
+                    return result;
+                }
+                device.complete(1, 1);
+                driver.poll_cpu(0);
+                std::thread::yield_now();
+            }
+        };
+        block_on(flushing)?;
+        let queue = device.queue(1).ok_or_else(|| anyhow::anyhow!("the driver made no queue"))?;
+        Ok(Self::Driver(Box::new(Driver { case, in_flight, driver, namespace, queue, memory, buffers })))
+    }
+
+    /// Runs at least so many commands; how many it were.
+    pub(crate) fn run(&mut self, commands: usize) -> usize {
+        match self {
+            Bench::Bare(bare, in_flight) => {
+                let rounds = commands.div_ceil(*in_flight);
+                for _ in 0..rounds {
+                    assert_eq!(bare.round(*in_flight), *in_flight, "every command ends");
+                }
+                rounds * *in_flight
+            }
+            Bench::Driver(driver) => driver.run(commands),
+        }
+    }
+}
+
+impl Driver {
+    fn run(&mut self, commands: usize) -> usize {
+        let rounds = commands.div_ceil(self.in_flight);
+        match self.case {
+            Case::BufferRead => self.buffer_rounds(rounds),
+            Case::GuestReadScattered => {
+                // Every other page, so that none follows another.
+                let gpns: Vec<u64> = (0..32).map(|page| page * 2).collect();
+                let range = PagedRange::new(0, 32 * 4096, &gpns);
+                self.rounds(rounds, |namespace, memory, i| namespace.read(0, i, 32, memory, range.unwrap_or(NONE)));
+            }
+            Case::GuestWrite => {
+                let gpns: Vec<u64> = (0..self.in_flight as u64).collect();
+                self.rounds(rounds, |namespace, memory, i| namespace.write(0, i, 1, false, memory, page(&gpns, i)));
+            }
+            _ => {
+                let gpns: Vec<u64> = (0..self.in_flight as u64).collect();
+                self.rounds(rounds, |namespace, memory, i| namespace.read(0, i, 1, memory, page(&gpns, i)));
+            }
+        }
+        rounds * self.in_flight
+    }
+
+    /// The loop that is measured: every future is pending once, then its completion is posted, found and claimed.
+    #[inline(always)]
+    fn rounds<'a>(
+        &'a self,
+        rounds: usize,
+        start: impl Fn(&'a Namespace, &'a GuestMemory, u64) -> doorbell::Transfer<'a>,
+    ) {
+        let mut context = Context::from_waker(Waker::noop());
+        let mut pending: Vec<Option<doorbell::Transfer<'a>>> = (0..self.in_flight).map(|_| None).collect();
+        for _ in 0..rounds {
+            for (i, slot) in pending.iter_mut().enumerate() {
+                let transfer = slot.insert(start(&self.namespace, &self.memory, i as u64));
+                assert!(poll(transfer, &mut context).is_pending(), "nothing is completed yet");
+            }
+            self.queue.complete(usize::MAX);
+            self.driver.poll_cpu(0);
+            for slot in &mut pending {
+                if let Some(transfer) = slot {
+                    assert!(
+                        matches!(poll(transfer, &mut context), std::task::Poll::Ready(Ok(()))),
+                        "all are completed"
+                    );
+                }
+                *slot = None;
+            }
+        }
+    }
+
+    fn buffer_rounds(&mut self, rounds: usize) {
+        let mut context = Context::from_waker(Waker::noop());
+        let mut pending: Vec<Option<doorbell::BufferTransfer<'_>>> = (0..self.in_flight).map(|_| None).collect();
+        for _ in 0..rounds {
+            for (i, (slot, buffer)) in pending.iter_mut().zip(&mut self.buffers).enumerate() {
+                let Some(buffer) = buffer.take() else { continue };
+                let transfer = slot.insert(self.namespace.read_buffer(0, i as u64, 1, buffer));
+                assert!(poll(transfer, &mut context).is_pending(), "nothing is completed yet");
+            }
+            self.queue.complete(usize::MAX);
+            self.driver.poll_cpu(0);
+            for (slot, place) in pending.iter_mut().zip(&mut self.buffers) {
+                let Some(transfer) = slot else { continue };
+                let std::task::Poll::Ready((buffer, Ok(()))) = poll(transfer, &mut context) else {
+                    panic!("all are completed");
+                };
+                *place = Some(buffer);
+                *slot = None;
+            }
+        }
+    }
+}
+
+const NONE: PagedRange<'static> = match PagedRange::new(0, 0, &[]) {
+    Some(range) => range,
+    None => unreachable!(),
+};
+
+/// Page `i` of the guest.
+#[inline(always)]
+fn page(gpns: &[u64], i: u64) -> PagedRange<'_> {
+    PagedRange::new(0, 4096, &gpns[i as usize..=i as usize]).unwrap_or(NONE)
+}
+
+#[inline(always)]
+fn poll<F: Future + Unpin>(future: &mut F, context: &mut Context<'_>) -> std::task::Poll<F::Output> {
+    Pin::new(future).poll(context)
+}
