@@ -1,0 +1,91 @@
+//! Where a namespace keeps its blocks.
+
+mod file;
+mod null;
+mod ram;
+
+pub use file::FileBackend;
+pub use null::NullBackend;
+pub use ram::RamBackend;
+
+use std::io;
+
+use crate::transfer::{FromHost, ToHost, TransferError};
+
+/// Bytes that the provided methods move at a time.
+const PIECE: usize = 4096;
+
+/// Storage: bytes from 0 to [`size`](Backend::size), which read as zero until written.
+///
+/// The controller has checked every range against the size, and whoever holds `&mut` is alone: no lock is needed
+/// inside. A backend that keeps data in memory of its own should override [`read`](Backend::read) and
+/// [`write`](Backend::write), to move data straight between that and the host's.
+pub trait Backend: Send + Sync + 'static {
+    /// Bytes of storage.
+    fn size(&self) -> u64;
+
+    /// Copies from `offset` on into memory of this process.
+    fn read_bytes(&self, offset: u64, to: &mut [u8]) -> Result<(), BackendError>;
+
+    /// Stores bytes from `offset` on.
+    fn write_bytes(&mut self, offset: u64, from: &[u8]) -> Result<(), BackendError>;
+
+    /// Moves `len` bytes from `offset` on into the host's memory.
+    fn read(&self, offset: u64, len: usize, to: &mut ToHost<'_>) -> Result<(), BackendError> {
+        let mut piece = [0; PIECE];
+        for (at, len) in pieces(offset, len) {
+            let piece = piece.get_mut(..len).unwrap_or_default();
+            self.read_bytes(at, piece)?;
+            to.put(piece)?;
+        }
+        Ok(())
+    }
+
+    /// Stores `len` bytes of the host's memory from `offset` on.
+    fn write(&mut self, offset: u64, len: usize, from: &mut FromHost<'_>) -> Result<(), BackendError> {
+        let mut piece = [0; PIECE];
+        for (at, len) in pieces(offset, len) {
+            let piece = piece.get_mut(..len).unwrap_or_default();
+            from.take(piece)?;
+            self.write_bytes(at, piece)?;
+        }
+        Ok(())
+    }
+
+    /// Makes what was written durable. With nothing volatile in between, there is nothing to do.
+    fn flush(&self) -> Result<(), BackendError> {
+        Ok(())
+    }
+
+    /// Gives a range back: it takes no space from now on and reads as zero.
+    fn deallocate(&mut self, offset: u64, len: u64) -> Result<(), BackendError>;
+
+    /// Changes the size. What is cut off is gone, what is added reads as zero.
+    fn resize(&mut self, size: u64) -> Result<(), BackendError>;
+}
+
+/// Cuts a range into pieces of [`PIECE`] bytes.
+fn pieces(offset: u64, len: usize) -> impl Iterator<Item = (u64, usize)> {
+    let end = offset.saturating_add(len as u64);
+    (offset..end).step_by(PIECE).map(move |at| (at, PIECE.min(end.saturating_sub(at) as usize)))
+}
+
+/// What can go wrong in storage.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BackendError {
+    /// The host's side of the transfer failed.
+    #[error(transparent)]
+    Transfer(#[from] TransferError),
+    /// The operating system refused.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// The range does not lie within the storage.
+    #[error("{len:#x} bytes at {offset:#x} are outside of the storage")]
+    OutOfRange {
+        /// First byte of the range.
+        offset: u64,
+        /// Bytes of it.
+        len: u64,
+    },
+}
