@@ -13,6 +13,8 @@ use crate::DeviceError;
 /// A page, as the host and the smallest NVMe controllers count them.
 const PAGE: usize = 4096;
 const HUGE_PAGE: usize = 2 << 20;
+/// From what size on it is asked whether the system has so much.
+const LARGE: usize = 256 << 20;
 
 /// Which way a device may use memory, or which way a page allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,6 +89,14 @@ impl HostMemory {
             // Miri has no memfd and no mmap; vm-memory puts an allocation in its place.
             let region = MmapRegion::new(len).map_err(|e| DeviceError::Unmappable { len, reason: e.to_string() })?;
             return Ok(Self::from_region(Arc::new(region)));
+        }
+        if len >= LARGE
+            && let Some(available) = available_memory()
+            && len as u64 > available
+        {
+            // Otherwise the system would look for it until it kills processes, this one or others.
+            let reason = format!("the system has only {available:#x} bytes available");
+            return Err(DeviceError::Unmappable { len, reason });
         }
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
         if len.is_multiple_of(HUGE_PAGE)
@@ -245,6 +255,14 @@ impl HostMemory {
     fn out_of_range(&self, offset: usize, len: usize) -> OutOfRange {
         OutOfRange { offset, len, size: self.len }
     }
+}
+
+/// How many bytes the system could give out now without swapping (`MemAvailable` of proc(5)), if it says so.
+fn available_memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kibibytes.checked_mul(1024)
 }
 
 /// `PROT_READ` and `PROT_WRITE` of `mmap`, as `MmapRegion::prot` reports them.
