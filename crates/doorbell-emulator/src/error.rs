@@ -50,6 +50,16 @@ pub enum EmulatorError {
         /// What the system said.
         source: io::Error,
     },
+    /// The file behind a namespace is not a whole number of blocks long.
+    #[error("{path}: its {size} bytes are not one or more whole blocks of {block}", path = path.display())]
+    FileSize {
+        /// The file.
+        path: PathBuf,
+        /// Its size, in bytes.
+        size: u64,
+        /// Bytes of a block.
+        block: u64,
+    },
     /// The storage behind a namespace failed.
     #[error("storage: {0}")]
     Storage(#[from] crate::BackendError),

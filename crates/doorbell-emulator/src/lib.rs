@@ -66,6 +66,6 @@ pub use error::EmulatorError;
 pub use fault::{CommandMatch, Fault, FaultPlan, FaultRule, LbaRange, Patch, QueueMatch, When};
 pub use health::Condition;
 pub use namespace_config::{AtomicUnits, NamespaceConfig, OptimalSizes, Storage};
-pub use spec::emulated;
+pub use spec::{EmulatedSpec, SpecError, StorageSpec, emulated};
 pub use subsystem::{Subsystem, SubsystemConfig};
 pub use transfer::{FromHost, ToHost, TransferError};

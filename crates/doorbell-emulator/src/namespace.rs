@@ -83,10 +83,17 @@ impl Namespace {
         let data: Box<dyn Backend> = match storage {
             Storage::Ram { size } => Box::new(RamBackend::new(size)),
             Storage::Null { size } => Box::new(NullBackend::new(size)),
-            Storage::File(path) => match FileBackend::open(&path) {
-                Ok(file) => Box::new(file),
-                Err(source) => return Err(EmulatorError::File { path, source }),
-            },
+            Storage::File(path) => {
+                let file = match FileBackend::open(&path) {
+                    Ok(file) => file,
+                    Err(source) => return Err(EmulatorError::File { path, source }),
+                };
+                let (size, block) = (file.size(), layout.block());
+                if size == 0 || !size.is_multiple_of(block) {
+                    return Err(EmulatorError::FileSize { path, size, block });
+                }
+                Box::new(file)
+            }
             Storage::Custom(backend) => backend,
         };
         let blocks = count_blocks(data.size(), layout)?;
