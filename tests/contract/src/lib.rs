@@ -1,1 +1,10 @@
-//! The contract, rule by rule.
+//! The contract (`docs/contract.md`), rule by rule: each test's name begins with the rule's number.
+//!
+//! Driver and emulated controllers run on one thread in virtual time, so every run is the same.
+
+#![forbid(unsafe_code)]
+#![cfg(test)]
+
+mod bench;
+mod namespace;
+mod smoke;

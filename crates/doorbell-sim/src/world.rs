@@ -1,0 +1,145 @@
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+
+use doorbell::{DriverOptions, Runtime};
+use doorbell_device::inprocess::{Activity, InProcess, Run};
+use doorbell_device::{Device, DeviceError};
+use doorbell_emulator::{Controller, ControllerConfig, Subsystem, emulated};
+
+use crate::SimRuntime;
+
+/// How much virtual time may pass in one [`World::run`] before it is taken for a hang.
+const PATIENCE: Duration = Duration::from_secs(24 * 3600);
+
+/// A thread's worth of driver, devices and time.
+pub struct World {
+    runtime: Arc<SimRuntime>,
+    devices: Mutex<Vec<Arc<InProcess<Controller>>>>,
+}
+
+impl Default for World {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl World {
+    /// A world without devices, at time 0.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { runtime: Arc::new(SimRuntime::default()), devices: Mutex::default() }
+    }
+
+    /// A new controller of a subsystem, which this world runs.
+    ///
+    /// # Errors
+    /// If the controller cannot be made as configured.
+    pub fn device(
+        &self,
+        subsystem: &Subsystem,
+        config: ControllerConfig,
+    ) -> Result<Arc<InProcess<Controller>>, DeviceError> {
+        let device = emulated(subsystem, config, Run::Stepped)?;
+        self.devices.lock().unwrap_or_else(PoisonError::into_inner).push(device.clone());
+        Ok(device)
+    }
+
+    /// The options to drive a device with, in this world's time: two CPUs, depth 32.
+    pub fn options(&self, device: Arc<dyn Device>) -> DriverOptions {
+        DriverOptions::new(device).runtime(self.runtime.clone()).cpus(2).depth(32)
+    }
+
+    /// The driver's surroundings.
+    #[must_use]
+    pub fn runtime(&self) -> &Arc<SimRuntime> {
+        &self.runtime
+    }
+
+    /// Virtual time.
+    #[must_use]
+    pub fn now(&self) -> Duration {
+        self.runtime.now()
+    }
+
+    /// Waits in virtual time.
+    pub async fn sleep(&self, delay: Duration) {
+        self.runtime.sleep_until(self.now() + delay).await;
+    }
+
+    /// Lets the devices do what they can, and nothing else; whether they did anything. Interrupts are raised, and found
+    /// by the next [`run`](Self::run) or [`settle`](Self::settle).
+    pub fn step_devices(&self) -> bool {
+        self.step().worked
+    }
+
+    fn step(&self) -> Activity {
+        let now = self.now();
+        let devices = self.devices.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut all = Activity::default();
+        for device in devices {
+            let activity = device.step(now);
+            all.worked |= activity.worked;
+            all.wake_at = [all.wake_at, activity.wake_at].into_iter().flatten().min();
+        }
+        all
+    }
+
+    /// Runs a future to its end, and everything else along with it.
+    ///
+    /// # Panics
+    /// If nothing will ever happen any more and the future is not done, or if a day of virtual time passes.
+    pub fn run<T>(&self, future: impl Future<Output = T>) -> T {
+        let mut future = std::pin::pin!(future);
+        let main = Arc::new(Main { woken: AtomicBool::new(true) });
+        let waker = Waker::from(main.clone());
+        let deadline = self.now() + PATIENCE;
+        loop {
+            if main.woken.swap(false, Ordering::SeqCst)
+                && let Poll::Ready(value) = future.as_mut().poll(&mut Context::from_waker(&waker))
+            {
+                return value;
+            }
+            let busy = self.turn();
+            if !busy && !main.woken.load(Ordering::SeqCst) {
+                assert!(self.pass_time(), "nothing will ever happen any more, and the future is not done");
+            }
+            assert!(self.now() < deadline, "a day of virtual time has passed, and the future is not done");
+        }
+    }
+
+    /// Runs everything but a future of the caller's, until there is nothing left to do at this moment.
+    pub fn settle(&self) {
+        while self.turn() {}
+    }
+
+    /// Lets everybody do what is to be done now; whether there was anything.
+    fn turn(&self) -> bool {
+        let tasks = self.runtime.run_tasks();
+        let worked = self.step_devices();
+        if worked {
+            self.runtime.wake_watchers();
+        }
+        tasks || worked
+    }
+
+    /// On to the next deadline of anybody; `false` if there is none.
+    fn pass_time(&self) -> bool {
+        let next = [self.runtime.next_deadline(), self.step().wake_at].into_iter().flatten().min();
+        let Some(next) = next else { return false };
+        self.runtime.advance(next);
+        true
+    }
+}
+
+struct Main {
+    woken: AtomicBool,
+}
+
+impl Wake for Main {
+    fn wake(self: Arc<Self>) {
+        self.woken.store(true, Ordering::SeqCst);
+    }
+}
