@@ -3,6 +3,9 @@
 mod addresses;
 mod admin_queues;
 mod bring_up;
+mod commands;
 mod harness;
+mod metadata;
 mod odd_devices;
 mod reads_and_writes;
+mod scatter_gather;
