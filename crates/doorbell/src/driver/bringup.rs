@@ -66,7 +66,13 @@ pub(crate) async fn bring_up(options: DriverOptions) -> Result<Arc<Core>, Driver
     };
 
     // The admin queue's memory must outlive the device's use of it, whatever fails from here on.
-    match enable_and_identify(&options, &registers, &admin, page_size).await {
+    let up = enable_and_identify(&options, &registers, &admin, page_size);
+    // A device that breaks the protocol now answers nothing any more: nobody waits for it.
+    let broken = async {
+        let lost = failure.wait().await;
+        Err(DriverError::command("bringing the controller up")(lost.into()))
+    };
+    match futures_lite::future::or(broken, up).await {
         Ok(found) => {
             let layout = match found.identify.sgls.supported() {
                 1 => Layout { sgl: options.sgl, sgl_align_mask: 0, ..layout },

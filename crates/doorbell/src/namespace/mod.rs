@@ -102,9 +102,9 @@ impl Namespace {
             details: RwLock::new(seen.details),
             changed: Event::new(),
         });
-        reservation.fulfil(inner.clone());
-        // A change between Identify and here was told to nobody.
-        core.rescan(nsid);
+        if reservation.fulfil(inner.clone()) {
+            core.rescan(nsid);
+        }
         Ok(Self { inner })
     }
 

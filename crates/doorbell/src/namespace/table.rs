@@ -11,8 +11,8 @@ pub(crate) struct Table {
 }
 
 enum Entry {
-    /// Somebody is making a handle.
-    Reserved,
+    /// Somebody is making a handle. `changed`: the namespace changed meanwhile, so that what was read may be old.
+    Reserved { changed: bool },
     Held(Arc<Inner>),
 }
 
@@ -31,19 +31,24 @@ impl Table {
     pub(crate) fn reserve(&self, nsid: u32) -> Option<Reservation<'_>> {
         let mut entries = self.lock();
         match entries.get(&nsid) {
-            Some(Entry::Reserved) => return None,
+            Some(Entry::Reserved { .. }) => return None,
             Some(Entry::Held(held)) if !held.is_removed() => return None,
             Some(Entry::Held(_)) | None => {}
         }
-        entries.insert(nsid, Entry::Reserved);
+        entries.insert(nsid, Entry::Reserved { changed: false });
         Some(Reservation { table: self, nsid: Some(nsid) })
     }
 
-    /// The live handle's inner of an NSID.
-    pub(crate) fn get(&self, nsid: u32) -> Option<Arc<Inner>> {
-        match self.lock().get(&nsid) {
+    /// The handle's inner of an NSID that is about to be looked at again. If the handle is just being made, it is told
+    /// that the namespace changed.
+    pub(crate) fn get_changed(&self, nsid: u32) -> Option<Arc<Inner>> {
+        match self.lock().get_mut(&nsid) {
             Some(Entry::Held(held)) => Some(held.clone()),
-            _ => None,
+            Some(Entry::Reserved { changed }) => {
+                *changed = true;
+                None
+            }
+            None => None,
         }
     }
 
@@ -75,17 +80,18 @@ impl Table {
         let entries = self.lock();
         let held = entries.values().filter_map(|entry| match entry {
             Entry::Held(held) => Some(held.view()),
-            Entry::Reserved => None,
+            Entry::Reserved { .. } => None,
         });
         held.collect()
     }
 }
 
 impl Reservation<'_> {
-    pub(crate) fn fulfil(mut self, inner: Arc<Inner>) {
-        if let Some(nsid) = self.nsid.take() {
-            self.table.lock().insert(nsid, Entry::Held(inner));
-        }
+    /// Makes it a handle. `true` if the namespace changed since the reservation: it must be looked at again.
+    pub(crate) fn fulfil(mut self, inner: Arc<Inner>) -> bool {
+        let Some(nsid) = self.nsid.take() else { return false };
+        let before = self.table.lock().insert(nsid, Entry::Held(inner));
+        matches!(before, Some(Entry::Reserved { changed: true }))
     }
 }
 
