@@ -156,6 +156,11 @@ impl Controller {
         (self.queues.submission.iter().filter(|queue| queue.id != 0).count(), completion)
     }
 
+    /// How many namespaces the controller has attached, as far as it has noticed.
+    pub fn namespace_count(&self) -> usize {
+        self.table.iter().flatten().count()
+    }
+
     /// An attached namespace.
     #[inline]
     pub(crate) fn namespace(&self, nsid: u32) -> Option<&Arc<Namespace>> {

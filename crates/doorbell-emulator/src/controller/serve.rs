@@ -48,7 +48,10 @@ impl Controller {
         let Some(queue) = self.queues.submission.get_mut(index) else { return false };
         match queue.refresh(host) {
             Ok(Ok(())) => {}
-            Ok(Err(_)) => self.invalid_doorbell(),
+            Ok(Err(_)) => {
+                self.invalid_doorbell();
+                return true;
+            }
             Err(_) => self.fail(),
         }
         let Some(queue) = self.queues.submission.get_mut(index) else { return false };
@@ -58,10 +61,13 @@ impl Controller {
         let (sqid, cqid) = (queue.id, queue.cqid);
         match self.queues.completion(cqid).map(|queue| queue.refresh(host)) {
             Some(Ok(Ok(()))) | None => {}
-            Some(Ok(Err(_))) => self.invalid_doorbell(),
+            Some(Ok(Err(_))) => {
+                self.invalid_doorbell();
+                return true;
+            }
             Some(Err(_)) => self.fail(),
         }
-        let mut served = 0;
+        let mut served = 0u32;
         while served < BURST && self.is_processing() && !self.delayed.is_full() {
             if !self.queues.completion(cqid).is_some_and(|queue| queue.has_room()) {
                 break;
