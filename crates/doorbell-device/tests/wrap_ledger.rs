@@ -50,6 +50,7 @@ fn a_reset_stops_the_device() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "leaks on purpose")]
 fn a_clone_keeps_memory_live_and_a_leak_for_ever() {
     let ledger = DmaLedger::new(ZeroWork::new(Options::default()).unwrap());
     let memory = ledger.allocate(4096, 4096).unwrap();

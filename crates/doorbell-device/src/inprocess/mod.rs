@@ -43,7 +43,9 @@ pub trait SoftController: Send + 'static {
 pub struct Host<'a> {
     /// The host's memory, at the addresses the host gave.
     pub dma: &'a DmaView<'a>,
-    /// The doorbells as the host last wrote them, from the first (SQ 0 tail) on, `doorbell_stride` bytes apart.
+    /// The doorbells as the host last wrote them, from the first (SQ 0 tail) on, `doorbell_stride` bytes apart. They are
+    /// zeroed by a function reset; what else resets a doorbell (disabling the controller, creating a queue) the
+    /// controller zeroes itself.
     pub doorbells: &'a HostMemory,
     /// Raises an interrupt vector.
     pub interrupt: &'a dyn Fn(u16),
