@@ -161,7 +161,14 @@ fn first_error(messages_text: &str, stderr: &str) -> Option<String> {
         let at = error.spans.first().map(|span| format!(" at {}:{}", span.file_name, span.line_start));
         format!("{}{}", error.message, at.unwrap_or_default())
     };
-    error.map(shown).or_else(|| stderr.lines().find_map(|line| line.strip_prefix("error: ")).map(str::to_owned))
+    error.map(shown).or_else(|| cargos_error(stderr))
+}
+
+/// Cargo's own errors say last what it comes from.
+fn cargos_error(stderr: &str) -> Option<String> {
+    let error = stderr.lines().find_map(|line| line.strip_prefix("error: "))?;
+    let cause = stderr.lines().rfind(|line| line.starts_with("  ")).map(|line| format!(" ({})", line.trim()));
+    Some(format!("{error}{}", cause.unwrap_or_default()))
 }
 
 /// So that a message says what was looked for.
@@ -211,6 +218,8 @@ mod unit {
         );
         assert_eq!(first_error(text, ""), Some("mismatched types at src/a.rs:3".to_owned()));
         assert_eq!(first_error("", "warning: x\nerror: no such package\n"), Some("no such package".to_owned()));
+        let caused = "error: no manifest\n\nCaused by:\n  cannot read\n\nCaused by:\n  No such file\n";
+        assert_eq!(first_error("", caused), Some("no manifest (No such file)".to_owned()));
         assert_eq!(first_error("", ""), None);
     }
 }

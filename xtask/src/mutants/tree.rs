@@ -1,5 +1,6 @@
 //! A copy of the sources, to break things in.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -29,7 +30,7 @@ impl Tree {
         for file in &files {
             copy(&root().join(file), &folder.join(file)).with_context(|| format!("{file} cannot be copied"))?;
         }
-        remove_others(&folder, &files.iter().map(|file| folder.join(file)).collect::<Vec<_>>())
+        remove_others(&folder, &files.iter().map(|file| folder.join(file)).collect())
             .context("the copy cannot be cleaned")?;
         Ok(Self { folder, _lock: lock })
     }
@@ -66,8 +67,7 @@ fn files() -> Result<Vec<String>> {
     let mut command = Command::new("git");
     command.args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]).current_dir(root());
     let mut files: Vec<String> = process::output(&mut command)?.split_terminator('\0').map(str::to_owned).collect();
-    files.sort();
-    files.dedup();
+    // What git knows may be gone.
     files.retain(|file| root().join(file).is_file());
     Ok(files)
 }
@@ -85,12 +85,12 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
     fs::set_permissions(to, fs::metadata(from)?.permissions())
 }
 
-fn remove_others(folder: &Path, keep: &[PathBuf]) -> io::Result<()> {
+fn remove_others(folder: &Path, keep: &HashSet<PathBuf>) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
         if path.is_dir() {
             remove_others(&path, keep)?;
-        } else if keep.binary_search(&path).is_err() {
+        } else if !keep.contains(&path) {
             fs::remove_file(&path)?;
         }
     }
@@ -137,7 +137,7 @@ mod unit {
         for name in ["a", "b/c", "b/d"] {
             fs::write(path(name), "")?;
         }
-        remove_others(folder.path(), &[path("a"), path("b/d")])?;
+        remove_others(folder.path(), &HashSet::from([path("a"), path("b/d")]))?;
         assert!(path("a").exists() && path("b/d").exists() && !path("b/c").exists());
         Ok(())
     }
