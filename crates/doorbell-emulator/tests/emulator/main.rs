@@ -2,11 +2,13 @@
 
 mod addresses;
 mod admin_queues;
+mod any_transfer;
 mod bring_up;
 mod commands;
 mod faults;
 mod features;
 mod harness;
+mod hostile;
 mod interrupts;
 mod logs_and_events;
 mod management;
