@@ -37,7 +37,7 @@ impl Inner {
             Data::Out(bytes) => bytes.len(),
         };
         if len != 0 {
-            let max = queue.pool().capacity();
+            let max = queue.pool().capacity().min(self.core.max_transfer_bytes());
             if len > max {
                 return Err(RequestError::TooLarge { len: len as u64, max: max as u64, unit: "bytes" });
             }

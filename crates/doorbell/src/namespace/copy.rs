@@ -80,7 +80,10 @@ impl Namespace {
         let limits = Limits {
             range_blocks: if details.copy_range_blocks == 0 { 1 << 16 } else { details.copy_range_blocks.into() },
             blocks: if details.copy_blocks == 0 { u32::MAX } else { details.copy_blocks },
-            ranges: usize::from(details.copy_ranges).clamp(1, 256),
+            // The list of ranges is data too, and no longer than the largest transfer.
+            ranges: usize::from(details.copy_ranges)
+                .min(inner.core.max_transfer_bytes() / size_of::<CopyRange>())
+                .clamp(1, 256),
         };
         for part in parts(to, from, limits) {
             let ranges: Vec<CopyRange> = part.from.iter().map(|(lba, blocks)| self.copy_range(*lba, *blocks)).collect();
