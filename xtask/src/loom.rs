@@ -11,6 +11,9 @@ use crate::workspace::{cargo, target};
 /// Enough for nearly all bugs of this kind, and done in minutes.
 pub(crate) const PREEMPTIONS: u32 = 3;
 
+/// What swaps atomics and locks for the model checker's. Not plain `loom`: crates that we depend on listen to that.
+const CFG: &str = "doorbell_loom";
+
 /// What the names of these tests begin with: other tests cannot run outside a model.
 const PREFIX: &str = "loom_";
 
@@ -40,7 +43,7 @@ pub(crate) fn check(filter: Option<&str>, preemptions: u32, total: &mut Count) -
 /// What the model checker needs of a build, and of a run.
 pub(crate) fn configure(command: &mut Command, preemptions: u32) {
     command
-        .env("RUSTFLAGS", "--cfg loom")
+        .env("RUSTFLAGS", format!("--cfg {CFG}"))
         .env("LOOM_MAX_PREEMPTIONS", preemptions.to_string())
         // Speed matters here only with build and run taken together, and the code's own assertions count.
         .env("CARGO_PROFILE_RELEASE_LTO", "off")
