@@ -19,9 +19,11 @@ const RUNS: usize = 20;
 const COMMANDS: usize = 100_000;
 
 fn main() {
-    let storage: [(&str, fn() -> NamespaceConfig); 2] =
-        [("null", || NamespaceConfig::null(1 << 40)), ("ram", || NamespaceConfig::ram(1 << 30))];
-    for (name, namespace) in storage {
+    for name in ["null", "ram"] {
+        let namespace = || match name {
+            "null" => NamespaceConfig::null(1 << 40),
+            _ => NamespaceConfig::ram(1 << 30),
+        };
         for (what, opcode) in [("read", NvmOpcode::READ), ("write", NvmOpcode::WRITE), ("flush", NvmOpcode::FLUSH)] {
             for depth in [1, 32] {
                 println!("{name} {what} x{depth}: {:.1} ns", measure(namespace().block_size(4096), opcode, depth));

@@ -1,5 +1,6 @@
 //! The controller: what it consists of, and how it goes from one state to the next.
 
+mod interrupts;
 mod lifecycle;
 mod serve;
 
@@ -22,10 +23,11 @@ use crate::events::Events;
 use crate::fault::{FaultPlan, Judge};
 use crate::health::{Condition, Health};
 use crate::namespace::Namespace;
+use crate::port::Port;
 use crate::queues::Queues;
 use crate::registers::Registers;
 use crate::reservation::HostId;
-use crate::subsystem::{Port, Subsystem};
+use crate::subsystem::Subsystem;
 use crate::transfer::{Extents, ListBuffer};
 
 /// An NVMe controller: a state machine, which acts when it is called.

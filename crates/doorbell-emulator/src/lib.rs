@@ -48,6 +48,7 @@ mod marks;
 mod namespace;
 mod namespace_config;
 mod nvm;
+mod port;
 mod protection;
 mod queues;
 mod registers;

@@ -1,7 +1,6 @@
 //! An NVM subsystem: the namespaces, and the controllers that share them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use nvme_spec::identify::{NamespaceIds, PiType};
@@ -9,11 +8,9 @@ use nvme_spec::identify::{NamespaceIds, PiType};
 use crate::error::EmulatorError;
 use crate::namespace::Namespace;
 use crate::namespace_config::NamespaceConfig;
-use crate::reservation::{Effects, HostId, Notice};
+use crate::port::{Port, Reset};
+use crate::reservation::{Effects, HostId};
 use crate::sync::{lock, read, write};
-
-/// Reservation notices that wait for a controller to look; those that come after are counted only.
-const MAX_NOTICES: usize = 255;
 
 /// What an NVM subsystem is.
 #[derive(Debug, Clone)]
@@ -62,63 +59,6 @@ struct Inner {
     ports: BTreeMap<u16, Arc<Port>>,
     /// Namespaces ever added, for identifiers.
     added: u64,
-}
-
-/// A controller, as the subsystem sees it.
-#[derive(Debug)]
-pub(crate) struct Port {
-    pub(crate) cntlid: u16,
-    /// Whether there is mail.
-    flag: AtomicBool,
-    mail: Mutex<Mail>,
-    host: Mutex<HostId>,
-}
-
-/// What a controller has to notice.
-#[derive(Debug, Default)]
-pub(crate) struct Mail {
-    /// The set of namespaces is another one.
-    pub(crate) table: bool,
-    /// Attributes of these namespaces changed.
-    pub(crate) changed: BTreeSet<u32>,
-    pub(crate) notices: Vec<(u32, Notice)>,
-    /// Outstanding commands to these namespaces are aborted (Preempt and Abort).
-    pub(crate) abort: BTreeSet<u32>,
-    pub(crate) reset: Option<Reset>,
-}
-
-/// What resets all controllers of a subsystem.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Reset {
-    Subsystem,
-    PowerCycle,
-}
-
-impl Port {
-    #[inline]
-    pub(crate) fn has_mail(&self) -> bool {
-        self.flag.load(Ordering::Acquire)
-    }
-
-    pub(crate) fn collect(&self) -> Mail {
-        let mut mail = lock(&self.mail);
-        self.flag.store(false, Ordering::Release);
-        std::mem::take(&mut *mail)
-    }
-
-    fn post(&self, write: impl FnOnce(&mut Mail)) {
-        let mut mail = lock(&self.mail);
-        write(&mut mail);
-        self.flag.store(true, Ordering::Release);
-    }
-
-    pub(crate) fn set_host(&self, host: HostId) {
-        *lock(&self.host) = host;
-    }
-
-    pub(crate) fn host(&self) -> HostId {
-        *lock(&self.host)
-    }
 }
 
 impl Subsystem {
@@ -293,12 +233,7 @@ impl Subsystem {
         let mut inner = lock(&self.shared.inner);
         let used = (0..).zip(inner.ports.keys()).take_while(|(index, cntlid)| index == *cntlid).count();
         let cntlid = u16::try_from(used).unwrap_or(u16::MAX);
-        let port = Arc::new(Port {
-            cntlid,
-            flag: AtomicBool::new(true),
-            mail: Mutex::new(Mail { table: true, ..Mail::default() }),
-            host: Mutex::new(HostId::Unset { cntlid, epoch: 0 }),
-        });
+        let port = Arc::new(Port::new(cntlid));
         inner.ports.insert(cntlid, port.clone());
         port
     }
@@ -351,15 +286,8 @@ impl Subsystem {
         let inner = lock(&self.shared.inner);
         for port in inner.ports.values() {
             let host = port.host();
-            let notices = effects.notices.iter().filter(|(to, _)| *to == host).map(|(_, notice)| (nsid, *notice));
-            let aborted = effects.aborted.contains(&host);
-            port.post(|mail| {
-                mail.notices.extend(notices);
-                mail.notices.truncate(MAX_NOTICES);
-                if aborted {
-                    mail.abort.insert(nsid);
-                }
-            });
+            let notices = effects.notices.iter().filter(|(to, _)| *to == host).map(|(_, notice)| *notice);
+            port.notify(nsid, notices, effects.aborted.contains(&host));
         }
     }
 

@@ -167,6 +167,12 @@ pub enum TransferError {
     Exhausted,
 }
 
+/// Whether a piece lies within one mapping if it lies in any: mappings are of whole pages.
+#[inline]
+fn in_one_page(iova: u64, len: usize) -> bool {
+    (iova & 0xfff).saturating_add(len as u64) <= 4096
+}
+
 static ZEROES: [u8; 4096] = [0; 4096];
 
 /// The host's memory as the target of a command's data, filled from front to back.
@@ -193,7 +199,12 @@ impl<'a> ToHost<'a> {
             if piece.discard {
                 continue;
             }
-            self.dma.write(piece.iova, now)?;
+            if in_one_page(piece.iova, now.len()) {
+                let (memory, offset) = self.dma.resolve(piece.iova, now.len(), Access::Write)?;
+                memory.write_at(offset, now).map_err(|_| TransferError::Exhausted)?;
+            } else {
+                self.dma.write(piece.iova, now)?;
+            }
             if let Some(patch) = self.patch {
                 self.spoil(patch, at, piece.iova, now)?;
             }
@@ -244,6 +255,9 @@ impl<'a> FromHost<'a> {
             bytes = later;
             if piece.discard {
                 now.fill(0);
+            } else if in_one_page(piece.iova, now.len()) {
+                let (memory, offset) = self.dma.resolve(piece.iova, now.len(), Access::Read)?;
+                memory.read_at(offset, now).map_err(|_| TransferError::Exhausted)?;
             } else {
                 self.dma.read(piece.iova, now)?;
             }

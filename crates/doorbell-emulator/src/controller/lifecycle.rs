@@ -11,10 +11,10 @@ use nvme_spec::registers::{Cc, Csts};
 
 use super::{Controller, Plight};
 use crate::fault::Trouble;
+use crate::port::{Mail, Reset};
 use crate::queues::{CompletionQueue, DoorbellSlot, SubmissionQueue};
 use crate::registers::{Change, Due};
 use crate::reservation::HostId;
-use crate::subsystem::{Mail, Reset};
 use crate::sync::read;
 
 impl Controller {

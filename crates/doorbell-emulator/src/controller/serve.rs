@@ -9,7 +9,6 @@ use nvme_spec::log::{ErrorEntry, LogId, ParameterErrorLocation};
 use nvme_spec::{Command, Completion, Status, StatusField};
 
 use super::Controller;
-use crate::config::InterruptMode;
 use crate::delayed::Done;
 use crate::fault::{BadCompletion, Verdict};
 
@@ -68,6 +67,7 @@ impl Controller {
             Some(Err(_)) => self.fail(),
         }
         let mut served = 0u32;
+        let opened = self.open_queues(host, index, cqid);
         while served < BURST && self.is_processing() && !self.delayed.is_full() {
             if !self.queues.completion(cqid).is_some_and(|queue| queue.has_room()) {
                 break;
@@ -76,11 +76,33 @@ impl Controller {
             served = served.saturating_add(1);
             self.carry_out(host, index, sqid, &command);
         }
+        if opened {
+            self.close_queues(index, cqid);
+        }
         served > 0
     }
 
-    /// The next command of a queue, if there is one.
+    /// Looks up the memory of a pair of queues, if there is enough to do for that to pay.
     #[inline]
+    fn open_queues(&mut self, host: &Host<'_>, index: usize, cqid: u16) -> bool {
+        let opened = self.queues.submission.get_mut(index).is_some_and(|queue| queue.open(host.dma));
+        if opened && let Some(queue) = self.queues.completion(cqid) {
+            queue.open(host.dma);
+        }
+        opened
+    }
+
+    fn close_queues(&mut self, index: usize, cqid: u16) {
+        if let Some(queue) = self.queues.submission.get_mut(index) {
+            queue.close();
+        }
+        if let Some(queue) = self.queues.completion(cqid) {
+            queue.close();
+        }
+    }
+
+    /// The next command of a queue, if there is one.
+    #[inline(always)]
     fn take(&mut self, host: &Host<'_>, index: usize) -> Option<Command> {
         let queue = self.queues.submission.get_mut(index)?;
         if queue.is_empty() {
@@ -98,7 +120,7 @@ impl Controller {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn carry_out(&mut self, host: &Host<'_>, index: usize, sqid: u16, command: &Command) {
         let verdict = if self.judge.is_idle() { None } else { self.judge.command(sqid, command) };
         if verdict.is_none() && sqid != 0 && command.cdw0.fuse() == Cdw0::FUSE_NONE {
@@ -310,48 +332,6 @@ impl Controller {
         };
         self.health.log_error(usize::from(self.config.elpe).saturating_add(1), entry);
         self.events.raise(EventKind::INVALID_DOORBELL_VALUE, LogId::ERROR);
-    }
-
-    /// Raises the interrupts of completion queues that were posted to, once each.
-    #[inline]
-    pub(super) fn raise_interrupts(&mut self, host: &Host<'_>) {
-        if self.raise != 0 {
-            self.raise_pending(host);
-        }
-    }
-
-    fn raise_pending(&mut self, host: &Host<'_>) {
-        let mut raised = 0u128;
-        let pending = std::mem::take(&mut self.raise);
-        let mut left = pending;
-        while left != 0 {
-            let cqid = left.trailing_zeros() as u16;
-            left &= left.wrapping_sub(1);
-            let Some(queue) = self.queues.completion(cqid) else { continue };
-            let vector = if self.config.interrupts == InterruptMode::Pin { 0 } else { queue.vector };
-            let masked = self.config.interrupts != InterruptMode::MsiX
-                && self.registers.masked & 1u32.checked_shl(u32::from(vector)).unwrap_or(0) != 0;
-            if masked {
-                // It comes when it is unmasked.
-                self.raise |= 1 << (cqid & 127);
-                continue;
-            }
-            let bit = 1u128.checked_shl(u32::from(vector)).unwrap_or(0);
-            if vector < self.config.vectors && (bit == 0 || raised & bit == 0) {
-                raised |= bit;
-                (host.interrupt)(vector);
-            }
-        }
-    }
-
-    /// The interrupt pin is asserted as long as any queue has entries.
-    pub(super) fn assert_pin(&mut self, host: &Host<'_>) {
-        for (cqid, queue) in (0u32..).zip(&mut self.queues.completion) {
-            let Some(queue) = queue else { continue };
-            if queue.interrupts && queue.refresh(host).is_ok() && !queue.is_empty() {
-                self.raise |= 1 << (cqid & 127);
-            }
-        }
     }
 }
 

@@ -103,3 +103,36 @@ fn a_full_completion_queue_waits() {
     assert!(host.step().worked);
     assert!(host.ring(1).pop().is_some());
 }
+
+#[test]
+fn queues_may_lie_in_several_mappings() {
+    let mut host = host();
+    let space = host.device.dma_space().clone();
+    let half = |iova| {
+        let memory = doorbell_device::HostMemory::allocate(4096).unwrap();
+        space.insert(iova, memory.clone(), doorbell_device::Access::ReadWrite).unwrap();
+        memory
+    };
+    // 128 commands of 64 bytes, and 512 completions of 16: two pages each, each page a mapping of its own.
+    let (sq, cq) = (1 << 40, 1 << 41);
+    let (commands, completions) = ([half(sq), half(sq + 4096)], [half(cq), half(cq + 4096)]);
+    host.admin_ok(&create_io_cq(2, 512, cq, None));
+    host.admin_ok(&create_io_sq(2, 128, sq, 2));
+    let tail = doorbell_device::Device::doorbell(&*host.device, 0x1010).unwrap();
+    let mut cid = 0u16;
+    for round in 1..=4 {
+        for slot in 0..100 {
+            let command = io_command(NvmOpcode::FLUSH);
+            let place = (usize::from(cid) + slot) % 128;
+            let command = Command { cdw0: command.cdw0.with_cid(cid + slot as u16), ..command };
+            let bytes = command.to_words().map(u64::to_le_bytes).concat();
+            commands[place / 64].write_at(place % 64 * 64, &bytes).unwrap();
+        }
+        cid += 100;
+        tail.ring(u32::from(cid) % 128);
+        while host.step().worked {}
+        let last = usize::from(cid) - 1;
+        let word = completions[last / 256].words()[last % 256 * 2 + 1].load(std::sync::atomic::Ordering::Acquire);
+        assert_eq!((word >> 32) as u16, cid - 1, "round {round}");
+    }
+}

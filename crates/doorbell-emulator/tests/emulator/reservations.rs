@@ -422,3 +422,21 @@ fn reports_can_be_short() {
     assert_eq!(ReportHeader::read_from_prefix(&bytes).unwrap().0.regctl(), 1);
     assert_eq!(bytes[24..], [0xee; 40]);
 }
+
+#[test]
+fn preempt_and_abort_ends_what_is_under_way() {
+    use doorbell_emulator::{CommandMatch, Fault, FaultPlan};
+    use std::time::Duration;
+    let [mut a, mut b] = hosts();
+    register(&mut a, 1);
+    register(&mut b, 2);
+    let slow = FaultPlan::on(CommandMatch::io(NvmOpcode::FLUSH.0), Fault::delay(Duration::from_secs(1)));
+    b.device.with_controller(|controller| controller.set_faults(slow));
+    let cid = b.submit(1, &io_command(NvmOpcode::FLUSH));
+    b.step();
+    assert!(b.ring(1).peek().is_none());
+    assert_eq!(acquire(&mut a, AcquireAction::PREEMPT_AND_ABORT, WRITE_EXCLUSIVE, 1, 2), OK);
+    b.step();
+    let aborted = b.ring(1).pop().unwrap();
+    assert_eq!((aborted.cid, aborted.status.status()), (cid, Status::ABORTED_PREEMPT_AND_ABORT));
+}
