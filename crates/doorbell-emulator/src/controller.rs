@@ -202,11 +202,18 @@ impl SoftController for Controller {
         if self.plight == Plight::Gone {
             return u64::MAX;
         }
+        // A reset of the subsystem is over by the time that anybody looks.
+        if self.port.has_mail() {
+            self.read_mail();
+        }
         let low = u64::from(self.registers.read(offset));
         if len == 8 { low | u64::from(self.registers.read(offset.saturating_add(4))) << 32 } else { low }
     }
 
     fn write_register(&mut self, host: &Host<'_>, offset: usize, len: usize, value: u64) {
+        if self.port.has_mail() {
+            self.read_mail();
+        }
         self.write_dword(host, offset, value as u32);
         if len == 8 {
             self.write_dword(host, offset.saturating_add(4), (value >> 32) as u32);
@@ -218,7 +225,7 @@ impl SoftController for Controller {
         self.powered_on.get_or_insert(now);
         let mut worked = false;
         if self.port.has_mail() {
-            self.read_mail(host);
+            self.read_mail();
             worked = true;
         }
         worked |= self.pass_time(host);

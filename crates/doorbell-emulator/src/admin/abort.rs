@@ -37,10 +37,10 @@ impl Controller {
     }
 
     /// Preempt and Abort of a reservation: what this host has outstanding to a namespace is aborted.
-    pub(crate) fn abort_namespace(&mut self, host: &doorbell_device::inprocess::Host<'_>, nsid: u32) {
+    pub(crate) fn abort_namespace(&mut self, nsid: u32) {
         let status = StatusField::new().with_status(Status::ABORTED_PREEMPT_AND_ABORT);
         for delayed in self.delayed.take(|done| done.sqid != 0 && done.nsid == nsid) {
-            self.post(host, Done { status: status.into_bits(), result: 0, ..delayed });
+            self.delayed.push(self.now, Done { status: status.into_bits(), result: 0, ..delayed });
         }
     }
 }

@@ -48,7 +48,11 @@ impl Controller {
     }
 
     fn enable(&mut self, host: &Host<'_>) {
-        self.registers.csts.set_shst(Csts::SHST_NONE);
+        // What changed before is for the host to find out by itself.
+        self.events.reset();
+        self.changed.clear();
+        // A host that did not wait for RDY to be 0 waits for it to be 1 again.
+        self.registers.csts = self.registers.csts.with_rdy(false).with_shst(Csts::SHST_NONE);
         self.registers.shutdown = None;
         if let Some(trouble) = self.judge.enabled() {
             self.befall(trouble);
@@ -123,7 +127,7 @@ impl Controller {
 
     /// Notices what the subsystem has left for this controller.
     #[cold]
-    pub(super) fn read_mail(&mut self, host: &Host<'_>) {
+    pub(super) fn read_mail(&mut self) {
         let Mail { table, changed, notices, abort, reset } = self.port.collect();
         if let Some(reset) = reset {
             self.reset_all(reset);
@@ -146,7 +150,7 @@ impl Controller {
             }
         }
         for nsid in abort {
-            self.abort_namespace(host, nsid);
+            self.abort_namespace(nsid);
         }
     }
 
