@@ -44,7 +44,7 @@ fn round_trip(host: &mut Host, arena: &DmaMemory, command: Command, pieces: &[(u
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig::default())]
 
     #[test]
     fn prps(

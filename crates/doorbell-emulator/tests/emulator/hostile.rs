@@ -79,7 +79,7 @@ fn act(base: u64) -> impl Strategy<Value = Act> {
 const BASE: u64 = 1 << 32;
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, max_shrink_iters: 2000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { max_shrink_iters: 2000, ..ProptestConfig::default() })]
 
     #[test]
     fn nothing_panics(acts in prop::collection::vec(act(BASE), 1..250)) {
