@@ -311,6 +311,18 @@ pub enum DeviceFailed {
         /// The admin queue: head, phase, interrupts seen.
         queue: String,
     },
+    /// It did not answer an I/O command in time.
+    #[error("command {cid:#06x} of I/O queue {queue} (opcode {opcode:#04x}) was not answered within {seconds} s")]
+    IoTimeout {
+        /// Opcode.
+        opcode: u8,
+        /// The queue's identifier.
+        queue: u16,
+        /// Command identifier.
+        cid: u16,
+        /// How long it was waited for.
+        seconds: u64,
+    },
     /// It could not be reached.
     #[error("{0}")]
     Unreachable(String),

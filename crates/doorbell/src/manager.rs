@@ -1,6 +1,7 @@
 //! Many controllers, by address.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use event_listener::Event;
@@ -27,7 +28,7 @@ pub struct NvmeManager {
     controllers: Mutex<BTreeMap<String, Entry>>,
     /// An opening ended, one way or the other.
     opened: Event,
-    closed: std::sync::atomic::AtomicBool,
+    closed: AtomicBool,
 }
 
 enum Entry {
@@ -75,11 +76,12 @@ impl NvmeManager {
     ) -> Result<Arc<NvmeDriver>, ManagerError> {
         let opening = loop {
             let listener = self.opened.listen();
-            if self.closed.load(std::sync::atomic::Ordering::SeqCst) {
-                return Err(ManagerError::Gone);
-            }
             {
                 let mut controllers = self.lock();
+                // Under the lock: either this is seen, or the shutdown sees what is being opened.
+                if self.closed.load(Ordering::SeqCst) {
+                    return Err(ManagerError::Gone);
+                }
                 match controllers.get(address) {
                     Some(Entry::Open(driver)) if driver.state() == crate::ControllerState::Running => {
                         return Ok(driver.clone());
@@ -125,7 +127,10 @@ impl NvmeManager {
     /// Shuts all controllers down together, each as `mode` says, and opens no more. What is being opened just now is
     /// waited for.
     pub async fn shutdown(&self, mode: impl Fn(&str) -> ShutdownMode) {
-        self.closed.store(true, std::sync::atomic::Ordering::SeqCst);
+        {
+            let _controllers = self.lock();
+            self.closed.store(true, Ordering::SeqCst);
+        }
         loop {
             let listener = self.opened.listen();
             if !self.lock().values().any(|entry| matches!(entry, Entry::Opening)) {

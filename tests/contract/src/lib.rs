@@ -6,5 +6,10 @@
 #![cfg(test)]
 
 mod bench;
+mod change;
+mod listing;
 mod namespace;
+mod odd;
+mod reading;
+mod removal;
 mod smoke;

@@ -40,8 +40,8 @@ pub(crate) struct Admin {
 impl Admin {
     /// Sends a command and waits for its completion. One that is not answered in time has the device given up.
     pub(crate) async fn command(&self, command: Command, data: Data<'_>) -> Result<Completion, RequestError> {
-        match timeout(&*self.runtime, Some(self.limit), self.exchange(command, data)).await {
-            Some(result) => result,
+        match self.exchange(command, data, Some(self.limit)).await? {
+            Some(completion) => Ok(completion),
             None => {
                 let state = self.queue.inspect();
                 let queue = format!(
@@ -63,10 +63,23 @@ impl Admin {
 
     /// As [`command`](Self::command), for commands that may take as long as they like.
     pub(crate) async fn command_unbounded(&self, command: Command, data: Data<'_>) -> Result<Completion, RequestError> {
-        self.exchange(command, data).await
+        let completion = self.exchange(command, data, None).await?;
+        // Without a limit, it is there.
+        completion.ok_or(RequestError::Gone)
     }
 
-    async fn exchange(&self, command: Command, data: Data<'_>) -> Result<Completion, RequestError> {
+    /// What goes with a command that is submitted now: the time, for whoever wants to know its age.
+    pub(crate) fn notes(&self) -> Notes {
+        Notes { tag: self.runtime.now().as_nanos() as u64, ..Notes::default() }
+    }
+
+    /// `None` if the device did not answer within `limit`. Waiting for a place in the queue is no fault of the device.
+    async fn exchange(
+        &self,
+        command: Command,
+        data: Data<'_>,
+        limit: Option<Duration>,
+    ) -> Result<Option<Completion>, RequestError> {
         let mut exchange = Exchange::new(&self.queue);
         let len = match &data {
             Data::None => 0,
@@ -83,7 +96,7 @@ impl Admin {
         // Admin commands carry PRPs only (NVMe over PCIe).
         let layout = Layout { sgl: false, ..self.layout };
         let started = poll_fn(|context| {
-            exchange.poll_start(context, Notes::default(), |list, run| {
+            exchange.poll_start(context, self.notes(), |list, run| {
                 let mut command = command;
                 if let Some(run) = run {
                     let (memory, at, _) = self.queue.pool().memory(run);
@@ -104,12 +117,14 @@ impl Admin {
             Err(Refused::Lost(lost)) => return Err(lost.into()),
             Err(Refused::Build(error)) => return Err(error.into()),
         }
-        let completion = poll_fn(|context| exchange.poll_result(context)).await?;
+        let answered = poll_fn(|context| exchange.poll_result(context));
+        let Some(completion) = timeout(&*self.runtime, limit, answered).await else { return Ok(None) };
+        let completion = completion?;
         if let (Data::In(bytes), Some(run)) = (data, exchange.run()) {
             let (memory, at, _) = self.queue.pool().memory(run);
             memory.host().read_at(at, bytes).map_err(|_| MemoryError::NotPresent { gpa: u64::MAX })?;
         }
-        Ok(completion)
+        Ok(Some(completion))
     }
 
     /// Identify (NVMe Base 2.0, Identify command): 4096 bytes.

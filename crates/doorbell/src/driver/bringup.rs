@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use nvme_spec::feature::{AsyncEventConfiguration, FeatureId, HostBehavior, NumberOfQueues};
 use nvme_spec::identify::{IdentifyController, IdentifyControllerNvm, cns::Cns, cns::csi};
-use nvme_spec::registers::Cap;
+use nvme_spec::registers::{Cap, Version};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::admin::Admin;
@@ -19,8 +19,8 @@ use super::service::{self, Served, Stop};
 use crate::error::{DriverError, RequestError};
 use crate::memory::Layout;
 
-/// Entries of the admin queue, unless the controller has room for fewer.
-const ADMIN_DEPTH: u32 = 31;
+/// Admin commands in flight. CAP.MQES is about I/O queues only: every controller has room for so many.
+const ADMIN_DEPTH: u16 = 31;
 /// What the largest admin command moves: log pages are read in parts of this size.
 const ADMIN_TRANSFER: usize = 64 << 10;
 
@@ -34,7 +34,7 @@ pub(crate) async fn bring_up(options: DriverOptions) -> Result<Arc<Core>, Driver
     let stop = Arc::new(Stop::default());
     let shape = Shape {
         id: 0,
-        depth: ADMIN_DEPTH.min(registers.cap.max_queue_entries().saturating_sub(1)).max(1) as u16,
+        depth: ADMIN_DEPTH,
         page_size,
         dstrd: registers.cap.dstrd(),
         pool: ADMIN_TRANSFER * 2,
@@ -162,15 +162,7 @@ async fn enable_and_identify(
         return Err(DriverError::Unsupported(sizes));
     }
 
-    // Refused by controllers before NVMe 1.4 and by simple ones: then there are no such limits.
-    let nvm = match admin.identify(Cns::CONTROLLER_CSI, 0, csi::NVM).await {
-        Ok(bytes) => IdentifyControllerNvm::read_from_bytes(&bytes[..]).unwrap_or_default(),
-        Err(RequestError::Nvme(error)) => {
-            tracing::debug!(%error, "no NVM command set limits");
-            IdentifyControllerNvm::default()
-        }
-        Err(source) => return Err(DriverError::command("Identify Controller, NVM command set")(source)),
-    };
+    let nvm = identify_nvm(admin, registers.version).await?;
 
     set_host_behavior(admin, &identify).await?;
     if let Some(id) = options.host_id {
@@ -183,6 +175,22 @@ async fn enable_and_identify(
     let queue_limit = set_number_of_queues(options, admin, completion).await?;
     configure_events(admin, &identify).await?;
     Ok(Found { identify, nvm: Box::new(nvm), queue_limit, completion })
+}
+
+/// CNS 06h of the NVM command set. Controllers before NVMe 2.0 and simple ones refuse it: then there are no such limits.
+async fn identify_nvm(admin: &Admin, version: Version) -> Result<IdentifyControllerNvm, DriverError> {
+    // CNS became a byte in 1.2; with fewer bits, 06h is another question, and the answer no limits.
+    if version < Version::V1_2 {
+        return Ok(IdentifyControllerNvm::default());
+    }
+    match admin.identify(Cns::CONTROLLER_CSI, 0, csi::NVM).await {
+        Ok(bytes) => Ok(IdentifyControllerNvm::read_from_bytes(&bytes[..]).unwrap_or_default()),
+        Err(RequestError::Nvme(error)) => {
+            tracing::debug!(%error, "no NVM command set limits");
+            Ok(IdentifyControllerNvm::default())
+        }
+        Err(source) => Err(DriverError::command("Identify Controller, NVM command set")(source)),
+    }
 }
 
 /// Host Behavior Support, where it matters: more than 16 LBA formats, and retries that the device wants delayed.

@@ -1,5 +1,6 @@
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use doorbell_device::Device;
 use nvme_spec::identify::{IdentifyController, IdentifyControllerNvm};
@@ -10,12 +11,14 @@ use super::failure::Failure;
 use super::issuers::Issuers;
 use super::options::{CompletionMode, DriverOptions};
 use super::registers::Registers;
+use super::rescan::Rescans;
 use super::service::{Served, Stop};
 use crate::error::{Lost, RequestError};
 use crate::memory::Layout;
 use crate::namespace::Table;
 use crate::queue::QueuePair;
 use crate::registrations::Registrations;
+use crate::runtime::sleep;
 
 /// Where a controller is in its life.
 ///
@@ -54,6 +57,7 @@ pub(crate) struct Core {
     pub(crate) completion: CompletionMode,
     pub(crate) issuers: Issuers,
     pub(crate) namespaces: Table,
+    pub(crate) rescans: Rescans,
     pub(crate) registrations: Registrations,
     pub(crate) events: Events,
     /// Ends the tasks and threads that find completions.
@@ -106,6 +110,7 @@ impl Core {
             completion: made.completion,
             issuers: made.issuers,
             namespaces: Table::default(),
+            rescans: Rescans::default(),
             registrations: Registrations::default(),
             events: Events::default(),
             stop: made.stop,
@@ -147,6 +152,11 @@ impl Core {
             }
             listener.await;
         }
+    }
+
+    /// Waits for `delay`, or until the controller takes no more commands: whatever waits longer keeps all of this alive.
+    pub(crate) async fn pause(&self, delay: Duration) {
+        futures_lite::future::or(sleep(&*self.options.runtime, delay), self.wait_not_running()).await;
     }
 
     /// Why commands fail now that the controller is not running.

@@ -13,11 +13,12 @@ use zerocopy::FromBytes;
 
 use super::core::Core;
 use crate::error::RequestError;
-use crate::queue::{Exchange, Notes, Refused};
-use crate::runtime::sleep;
+use crate::queue::{Exchange, Refused};
 
 /// Asynchronous Event Requests that are kept outstanding, where the controller takes as many.
 const OUTSTANDING: u16 = 4;
+/// How often a log page that cannot be read is tried, ever more slowly: 100 s in all.
+const LOG_ATTEMPTS: u32 = 10;
 /// Events that a listener may be behind; older ones are dropped, and counted.
 const BACKLOG: usize = 1024;
 
@@ -152,14 +153,7 @@ impl Events {
 impl Core {
     /// Starts what keeps events coming.
     pub(crate) fn start_events(self: &Arc<Self>) {
-        // The admin queue must have room for other commands too.
-        let room = self.admin.queue.depth().saturating_sub(2).max(1);
-        let outstanding = self.identify.max_async_events().min(OUTSTANDING).min(room);
-        if self.admin.queue.depth() < 2 {
-            tracing::warn!("the admin queue has room for one command only, so events are not waited for");
-            return;
-        }
-        for _ in 0..outstanding {
+        for _ in 0..self.identify.max_async_events().min(OUTSTANDING) {
             self.options.runtime.spawn("async events", Box::pin(self.clone().watch_events()));
         }
     }
@@ -175,7 +169,7 @@ impl Core {
                         return;
                     }
                     tracing::warn!(%error, "an event request failed, trying again");
-                    sleep(&*self.options.runtime, Duration::from_secs(1)).await;
+                    self.pause(Duration::from_secs(1)).await;
                 }
                 Err(_) => return,
             }
@@ -186,7 +180,7 @@ impl Core {
         let mut exchange = Exchange::new(&self.admin.queue);
         let command = AdminOpcode::ASYNC_EVENT_REQUEST.command();
         let started = poll_fn(|context| {
-            exchange.poll_start(context, Notes::default(), |_, _| Ok::<_, std::convert::Infallible>(command))
+            exchange.poll_start(context, self.admin.notes(), |_, _| Ok::<_, std::convert::Infallible>(command))
         });
         match started.await {
             Ok(()) => {}
@@ -229,20 +223,26 @@ impl Core {
         }
     }
 
-    /// Reads a log page, which clears its event. A failure is said, and tried again a few times.
+    /// Reads a log page, which clears its event: until then the controller sends no other of its type, so a passing
+    /// failure is tried again for some time.
     async fn read_log<T: FromBytes, const LEN: usize>(&self, lid: LogId) -> Option<Box<T>> {
         let mut bytes = vec![0; LEN];
-        for attempt in 0..3u32 {
+        let mut pause = Duration::from_millis(100);
+        for _ in 0..LOG_ATTEMPTS {
             match self.admin.log_page(lid, NSID_ALL, false, 0, &mut bytes).await {
                 Ok(()) => return T::read_from_bytes(&bytes).ok().map(Box::new),
                 Err(error) => {
-                    tracing::warn!(%lid, %error, attempt, "an event's log page could not be read");
-                    if self.check_running().is_err() {
+                    tracing::warn!(%lid, %error, "an event's log page could not be read");
+                    if matches!(error, RequestError::Nvme(error) if error.do_not_retry) {
                         return None;
                     }
-                    sleep(&*self.options.runtime, Duration::from_millis(100) * (attempt + 1)).await;
                 }
             }
+            self.pause(pause).await;
+            if self.check_running().is_err() {
+                return None;
+            }
+            pause *= 2;
         }
         None
     }

@@ -61,8 +61,22 @@ pub struct ControllerView {
 pub struct AdminView {
     /// The queue.
     pub queue: QueueState,
+    /// The commands that the controller has not answered, event requests among them.
+    pub pending: Vec<PendingCommand>,
     /// Asynchronous events so far, by event type.
     pub events: [u64; 8],
+}
+
+/// An admin command that was submitted and not answered.
+#[derive(Debug, Clone, serde::Serialize)]
+#[non_exhaustive]
+pub struct PendingCommand {
+    /// Command identifier.
+    pub cid: u16,
+    /// Opcode.
+    pub opcode: u8,
+    /// Microseconds since it was submitted.
+    pub age_us: u64,
 }
 
 /// Which queue a CPU uses.
@@ -101,12 +115,23 @@ impl Core {
                 queue_limit: self.issuers.limit(),
                 condemned_queues: self.condemned().len(),
             },
-            admin: AdminView { queue: self.admin.queue.inspect(), events: self.events.counts() },
+            admin: self.inspect_admin(),
             cpus: cpus.map(|(cpu, queue, shared)| CpuView { cpu, queue, shared }).collect(),
             queues: self.issuers.queues().iter().map(|queue| queue.inspect()).collect(),
             namespaces: self.namespaces.views(),
             registrations: self.registrations.len(),
         }
+    }
+
+    fn inspect_admin(&self) -> AdminView {
+        let queue = self.admin.queue.inspect();
+        let now = self.options.runtime.now().as_nanos() as u64;
+        let pending = queue.commands.iter().map(|command| PendingCommand {
+            cid: command.cid,
+            opcode: command.opcode,
+            age_us: now.saturating_sub(command.tag) / 1000,
+        });
+        AdminView { pending: pending.collect(), queue, events: self.events.counts() }
     }
 }
 
@@ -123,7 +148,11 @@ impl fmt::Display for DriverView {
             let shared = if cpu.shared { " (shared)" } else { "" };
             writeln!(f, "  CPU {:>3} uses queue {}{shared}", cpu.cpu, cpu.queue)?;
         }
-        for queue in std::iter::once(&self.admin.queue).chain(&self.queues) {
+        write!(f, "{}", self.admin.queue)?;
+        for command in &self.admin.pending {
+            writeln!(f, "  pending {:#06x}: opcode {:#04x}, for {} us", command.cid, command.opcode, command.age_us)?;
+        }
+        for queue in &self.queues {
             write!(f, "{queue}")?;
         }
         for namespace in &self.namespaces {

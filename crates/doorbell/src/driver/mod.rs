@@ -13,17 +13,19 @@ mod registers;
 mod rescan;
 mod service;
 mod shutdown;
+mod watchdog;
 
 pub use self::core::ControllerState;
 pub(crate) use self::core::Core;
 pub use self::events::{ControllerEvent, EventListener};
-pub use self::inspect::{AdminView, ControllerView, CpuView, DriverView};
+pub use self::inspect::{AdminView, ControllerView, CpuView, DriverView, PendingCommand};
 pub use self::options::{CompletionMode, DriverOptions, HostId};
 pub use self::shutdown::ShutdownMode;
 pub(crate) use admin::Data;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use event_listener::Event;
 use nvme_spec::admin::FormatNvmCdw10;
 use nvme_spec::feature::FeatureId;
 use nvme_spec::identify::cns::Cns;
@@ -51,13 +53,27 @@ impl NvmeDriver {
         DriverOptions::new(device)
     }
 
+    /// Brings the controller up in the background, so that a caller who goes away half-way does not leave it half-way:
+    /// what came up for nobody is shut down.
     pub(crate) async fn open(options: DriverOptions) -> Result<Self, DriverError> {
+        let runtime = options.runtime.clone();
+        let handover = Arc::new(Handover::default());
+        let result = handover.clone();
+        let task = async move { result.put(Self::bring_up(options).await) };
+        runtime.spawn("bring-up", Box::pin(task));
+        handover.take().await
+    }
+
+    async fn bring_up(options: DriverOptions) -> Result<Self, DriverError> {
         let core = bringup::bring_up(options).await?;
         let runtime = core.options.runtime.clone();
         runtime.spawn("queue maker", Box::pin(core.clone().make_queues()));
         runtime.spawn("guard", Box::pin(core.clone().guard()));
-        core.start_events();
-        Ok(Self { core })
+        runtime.spawn("watchdog", Box::pin(core.clone().watch_over()));
+        let driver = Self { core };
+        driver.core.learn_namespaces().await;
+        driver.core.start_events();
+        Ok(driver)
     }
 
     /// A handle for a namespace.
@@ -293,6 +309,30 @@ impl NvmeDriver {
     /// Ends the driver, and leaves the controller as asked.
     pub async fn shutdown_with(self, mode: ShutdownMode) {
         self.core.shut_down(mode).await;
+    }
+}
+
+/// Hands a driver from the task that brought it up to who asked for it, or drops it if that one has gone.
+#[derive(Default)]
+struct Handover {
+    result: Mutex<Option<Result<NvmeDriver, DriverError>>>,
+    there: Event,
+}
+
+impl Handover {
+    fn put(&self, result: Result<NvmeDriver, DriverError>) {
+        *self.result.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
+        self.there.notify(1);
+    }
+
+    async fn take(&self) -> Result<NvmeDriver, DriverError> {
+        loop {
+            let listener = self.there.listen();
+            if let Some(result) = self.result.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                return result;
+            }
+            listener.await;
+        }
     }
 }
 

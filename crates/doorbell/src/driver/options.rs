@@ -55,6 +55,7 @@ pub struct DriverOptions {
     pub(crate) always_bounce: bool,
     pub(crate) sgl: bool,
     pub(crate) admin_timeout: Duration,
+    pub(crate) io_timeout: Option<Duration>,
     pub(crate) shutdown_timeout: Duration,
     pub(crate) host_id: Option<HostId>,
 }
@@ -73,6 +74,7 @@ impl DriverOptions {
             always_bounce: false,
             sgl: true,
             admin_timeout: Duration::from_secs(60),
+            io_timeout: Some(Duration::from_secs(60)),
             shutdown_timeout: Duration::from_secs(10),
             host_id: None,
         }
@@ -129,6 +131,13 @@ impl DriverOptions {
     /// How long an admin command may take before the controller is given up. Format and events have no limit.
     pub fn admin_timeout(mut self, limit: Duration) -> Self {
         self.admin_timeout = limit;
+        self
+    }
+
+    /// How long an I/O command may take before the controller is given up, to a second or two; `None` for as long as it
+    /// likes. Default: 60 s.
+    pub fn io_timeout(mut self, limit: Option<Duration>) -> Self {
+        self.io_timeout = limit;
         self
     }
 

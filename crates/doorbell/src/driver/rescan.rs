@@ -1,6 +1,7 @@
 //! Following the namespaces as they change.
 
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use nvme_spec::identify::NamespaceList;
@@ -12,13 +13,66 @@ use super::core::Core;
 use super::events::ControllerEvent;
 use crate::error::{NamespaceError, RequestError};
 use crate::namespace::Seen;
-use crate::runtime::sleep;
 
 /// The first and the longest pause before a namespace that could not be identified is tried again.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
+/// The namespaces that are there, and those that are being looked at again.
+#[derive(Default)]
+pub(crate) struct Rescans {
+    /// By NSID; whether something happened to it since the look began. One look at a time, so that no old answer comes
+    /// after a newer one.
+    looking: Mutex<BTreeMap<u32, bool>>,
+    /// The NSIDs that were there when last looked at: any other is a new one.
+    known: Mutex<BTreeSet<u32>>,
+}
+
+impl Rescans {
+    fn looking(&self) -> MutexGuard<'_, BTreeMap<u32, bool>> {
+        self.looking.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn known(&self) -> MutexGuard<'_, BTreeSet<u32>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `false` if it is being looked at just now: then it will be looked at once more.
+    fn begin(&self, nsid: u32) -> bool {
+        let mut looking = self.looking();
+        match looking.get_mut(&nsid) {
+            Some(again) => {
+                *again = true;
+                false
+            }
+            None => {
+                looking.insert(nsid, false);
+                true
+            }
+        }
+    }
+
+    /// A look is over; `true` if there is to be another.
+    fn end(&self, nsid: u32) -> bool {
+        let mut looking = self.looking();
+        let again = looking.get_mut(&nsid).is_some_and(std::mem::take);
+        if !again {
+            looking.remove(&nsid);
+        }
+        again
+    }
+}
+
 impl Core {
+    /// Learns which namespaces there are, before any event can tell of others.
+    pub(crate) async fn learn_namespaces(&self) {
+        match self.list_namespaces().await {
+            Ok(nsids) => self.rescans.known().extend(nsids),
+            // Known ones are then told of as new ones when they change.
+            Err(error) => tracing::warn!(%error, "the namespaces could not be listed"),
+        }
+    }
+
     /// A namespace-changed event: reads which ones, and looks at them.
     pub(crate) async fn namespaces_changed(self: &Arc<Self>) {
         let mut pause = FIRST_PAUSE;
@@ -44,22 +98,36 @@ impl Core {
                 }
                 Err(error) => {
                     tracing::warn!(%error, "the changed namespace list could not be read, trying again");
-                    sleep(&*self.options.runtime, pause).await;
+                    self.pause(pause).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }
             }
         }
     }
 
-    /// Looks at all namespaces: those with a handle, and those that are listed.
+    /// Looks at all namespaces: those that are listed, and those that were there before.
     pub(crate) async fn rescan_all(self: &Arc<Self>) {
-        let mut nsids = self.namespaces.nsids();
-        match self.list_namespaces().await {
-            Ok(listed) => nsids.extend(listed),
-            Err(error) => tracing::warn!(%error, "the namespaces could not be listed"),
+        let mut nsids: BTreeSet<u32> = self.namespaces.nsids().into_iter().collect();
+        nsids.extend(self.rescans.known().iter());
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match self.list_namespaces().await {
+                Ok(listed) => {
+                    nsids.extend(listed);
+                    break;
+                }
+                Err(_) if self.check_running().is_err() => return,
+                Err(RequestError::Nvme(error)) if !error.do_not_retry => {
+                    tracing::warn!(%error, "the namespaces could not be listed, trying again");
+                    self.pause(pause).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the namespaces cannot be listed, new ones are not found");
+                    break;
+                }
+            }
         }
-        nsids.sort_unstable();
-        nsids.dedup();
         for nsid in nsids {
             self.rescan(nsid);
         }
@@ -67,21 +135,24 @@ impl Core {
 
     /// Looks at one namespace again, in the background, until it is known what became of it.
     pub(crate) fn rescan(self: &Arc<Self>, nsid: u32) {
-        let core = self.clone();
-        self.options.runtime.spawn(
-            "rescan",
-            Box::pin(async move {
-                let mut pause = FIRST_PAUSE;
-                while let Err(error) = core.look_at(nsid).await {
-                    if core.check_running().is_err() {
-                        return;
-                    }
+        if self.rescans.begin(nsid) {
+            self.options.runtime.spawn("rescan", Box::pin(self.clone().look_until_known(nsid)));
+        }
+    }
+
+    async fn look_until_known(self: Arc<Self>, nsid: u32) {
+        let mut pause = FIRST_PAUSE;
+        while self.check_running().is_ok() {
+            match self.look_at(nsid).await {
+                Ok(()) if self.rescans.end(nsid) => pause = FIRST_PAUSE,
+                Ok(()) => return,
+                Err(error) => {
                     tracing::warn!(nsid, %error, "a namespace could not be identified, trying again");
-                    sleep(&*core.options.runtime, pause).await;
+                    self.pause(pause).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }
-            }),
-        );
+            }
+        }
     }
 
     /// Identifies a namespace again and tells its handle, or, without one, the listeners. An error is a passing one.
@@ -102,22 +173,27 @@ impl Core {
                 Some(Seen::unusable())
             }
         };
-        let event = match (&held, seen) {
-            (Some(held), Some(seen)) => {
-                if held.follow(seen) {
-                    ControllerEvent::NamespaceChanged(nsid)
-                } else {
-                    ControllerEvent::NamespaceRemoved(nsid)
+        let was_there = match seen {
+            Some(_) => !self.rescans.known().insert(nsid),
+            None => self.rescans.known().remove(&nsid),
+        };
+        match (held, seen) {
+            // Another disk in its place: the old one is gone, and there is a new one.
+            (Some(held), Some(seen)) if !held.is_removed() && !held.follow(seen) => {
+                self.events.tell(&ControllerEvent::NamespaceRemoved(nsid));
+                self.events.tell(&ControllerEvent::NamespaceAdded(nsid));
+            }
+            (_, Some(_)) if was_there => self.events.tell(&ControllerEvent::NamespaceChanged(nsid)),
+            (_, Some(_)) => self.events.tell(&ControllerEvent::NamespaceAdded(nsid)),
+            (held, None) => {
+                if let Some(held) = held {
+                    held.remove();
+                }
+                if was_there {
+                    self.events.tell(&ControllerEvent::NamespaceRemoved(nsid));
                 }
             }
-            (Some(held), None) => {
-                held.remove();
-                ControllerEvent::NamespaceRemoved(nsid)
-            }
-            (None, Some(_)) => ControllerEvent::NamespaceAdded(nsid),
-            (None, None) => ControllerEvent::NamespaceRemoved(nsid),
-        };
-        self.events.tell(&event);
+        }
         Ok(())
     }
 }

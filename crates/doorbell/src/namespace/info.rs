@@ -10,7 +10,12 @@ use nvme_spec::{NSID_ALL, Status};
 use zerocopy::FromBytes;
 
 use crate::driver::Core;
-use crate::error::{DeviceMisbehaved, NamespaceError, RequestError};
+use crate::error::{DeviceMisbehaved, NamespaceError, NvmeError, RequestError};
+
+/// The most namespaces that are believed in: a list that is longer does not end.
+const MOST_NAMESPACES: usize = 1 << 20;
+/// The most NSIDs that are tried one by one: controllers without a list have few namespaces.
+const MOST_TRIED: u32 = 4096;
 
 /// The identifiers of a namespace, which stay the same wherever it is seen (NVMe Base 2.0, Unique Identifier).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
@@ -176,9 +181,12 @@ impl Core {
 
     /// CNS 05h of the NVM command set; `None` where the controller refuses it.
     async fn identify_namespace_nvm(&self, nsid: u32) -> Result<Option<Box<IdentifyNamespaceNvm>>, RequestError> {
+        if self.registers.version < Version::V1_2 {
+            return Ok(None);
+        }
         match self.admin.identify(Cns::NAMESPACE_CSI, nsid, csi::NVM).await {
             Ok(bytes) => Ok(IdentifyNamespaceNvm::read_from_bytes(&bytes[..]).ok().map(Box::new)),
-            Err(RequestError::Nvme(_)) => Ok(None),
+            Err(RequestError::Nvme(error)) if is_refusal(&error) => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -190,7 +198,8 @@ impl Core {
         }
         match self.admin.identify(Cns::NAMESPACE_DESCRIPTORS, nsid, 0).await {
             Ok(bytes) => Ok(NamespaceIds::parse(&bytes[..])),
-            Err(RequestError::Nvme(error)) => {
+            // A passing failure must not look like a namespace that has lost its identity.
+            Err(RequestError::Nvme(error)) if is_refusal(&error) => {
                 tracing::debug!(nsid, %error, "no identification descriptors");
                 Ok(NamespaceIds::default())
             }
@@ -212,23 +221,32 @@ impl Core {
 
     /// The active namespaces, ascending.
     pub(crate) async fn list_namespaces(&self) -> Result<Vec<u32>, RequestError> {
+        if self.registers.version < Version::V1_1 {
+            // There was no list then, and a controller that knows one bit of CNS only would answer another question.
+            return self.try_namespaces().await;
+        }
         let mut nsids: Vec<u32> = Vec::new();
         loop {
             let after = nsids.last().copied().unwrap_or(0);
             let bytes = match self.admin.identify(Cns::ACTIVE_NAMESPACES, after, 0).await {
                 Ok(bytes) => bytes,
-                // NVMe 1.0 has no list: the NSIDs that there can be, less those without a size.
-                Err(RequestError::Nvme(_)) if after == 0 => return self.try_namespaces().await,
+                Err(RequestError::Nvme(error)) if after == 0 && is_refusal(&error) => {
+                    return self.try_namespaces().await;
+                }
                 Err(error) => return Err(error),
             };
             let list = NamespaceList::read_from_bytes(&bytes[..]).unwrap_or_default();
             for nsid in list.iter() {
+                let bad = |why| DeviceMisbehaved::BadData {
+                    what: "an NSID of the active namespace list",
+                    value: nsid.into(),
+                    why,
+                };
                 if nsid <= nsids.last().copied().unwrap_or(0) || nsid > 0xffff_fffe {
-                    return Err(RequestError::Misbehaved(DeviceMisbehaved::BadData {
-                        what: "an NSID of the active namespace list",
-                        value: nsid.into(),
-                        why: "the list is not ascending",
-                    }));
+                    return Err(bad("the list is not ascending").into());
+                }
+                if nsids.len() == MOST_NAMESPACES {
+                    return Err(bad("the list does not end").into());
                 }
                 nsids.push(nsid);
             }
@@ -238,18 +256,20 @@ impl Core {
         }
     }
 
-    /// The namespaces of a controller without a list. Such controllers number them from 1 and have few.
+    /// The namespaces of a controller without a list: the NSIDs from 1 to NN, less those without a size.
     async fn try_namespaces(&self) -> Result<Vec<u32>, RequestError> {
-        const MOST: u32 = 4096;
         let mut nsids = Vec::new();
-        for nsid in 1..=self.identify.nn.min(MOST) {
+        if self.identify.nn > MOST_TRIED {
+            tracing::warn!(nn = self.identify.nn, "only the first {MOST_TRIED} namespaces are looked for");
+        }
+        for nsid in 1..=self.identify.nn.min(MOST_TRIED) {
             match self.admin.identify(Cns::NAMESPACE, nsid, 0).await {
                 Ok(bytes) => {
                     if IdentifyNamespace::read_from_bytes(&bytes[..]).is_ok_and(|ns| ns.nsze != 0) {
                         nsids.push(nsid);
                     }
                 }
-                Err(RequestError::Nvme(_)) => {}
+                Err(RequestError::Nvme(error)) if is_refusal(&error) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -264,6 +284,14 @@ impl Core {
         let value = self.admin.get_features(FeatureId::VOLATILE_WRITE_CACHE, 0, 0, 0, &mut []).await?;
         Ok(value & 1 != 0)
     }
+}
+
+/// Whether a status means that there is no such thing, and not that something went wrong for now. Controllers do not
+/// always say Do Not Retry when they should.
+fn is_refusal(error: &NvmeError) -> bool {
+    let refusals =
+        [Status::INVALID_FIELD_IN_COMMAND, Status::INVALID_COMMAND_OPCODE, Status::INVALID_NAMESPACE_OR_FORMAT];
+    error.do_not_retry || refusals.contains(&error.status)
 }
 
 /// The format in use. Where there are 16 or more, the index has two more bits.

@@ -12,7 +12,9 @@ pub(crate) struct Table {
 
 enum Entry {
     /// Somebody is making a handle. `changed`: the namespace changed meanwhile, so that what was read may be old.
-    Reserved { changed: bool },
+    Reserved {
+        changed: bool,
+    },
     Held(Arc<Inner>),
 }
 
