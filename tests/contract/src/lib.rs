@@ -7,9 +7,12 @@
 
 mod bench;
 mod change;
+mod data_path;
+mod hands;
 mod listing;
 mod namespace;
 mod odd;
 mod reading;
 mod removal;
 mod smoke;
+mod spy;

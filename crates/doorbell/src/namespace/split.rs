@@ -12,7 +12,7 @@ use crate::memory::{GuestMemory, PagedRange};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SplitPlan {
-    /// Parts in flight together.
+    /// Parts in flight together; 0 counts as 1.
     pub in_flight: usize,
 }
 
@@ -105,7 +105,7 @@ impl Namespace {
         let mut parts = Parts { in_flight: Vec::new(), failed: None };
         let mut next = 0;
         loop {
-            while parts.in_flight.len() < plan.in_flight && next < block_count && parts.failed.is_none() {
+            while parts.in_flight.len() < plan.in_flight.max(1) && next < block_count && parts.failed.is_none() {
                 let blocks = (block_count - next).min(inner.max_transfer_blocks.into());
                 let bytes = blocks as usize * block_size;
                 let Some(piece) = range.subrange(next as usize * block_size, bytes) else { break };
