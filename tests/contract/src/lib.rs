@@ -12,6 +12,7 @@ mod hands;
 mod listing;
 mod namespace;
 mod odd;
+mod pointers;
 mod reading;
 mod removal;
 mod smoke;

@@ -39,6 +39,7 @@ pub(crate) async fn bring_up(options: DriverOptions) -> Result<Arc<Core>, Driver
         dstrd: registers.cap.dstrd(),
         pool: ADMIN_TRANSFER * 2,
         max_transfer: ADMIN_TRANSFER,
+        sgl: false,
         // Admin commands are rare: a look more costs nothing, and saves a wait where nothing interrupts.
         eager: true,
     };

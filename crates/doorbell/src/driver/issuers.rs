@@ -206,6 +206,7 @@ impl Core {
             dstrd: self.registers.cap.dstrd(),
             pool: self.options.bounce_pool,
             max_transfer: self.max_transfer_bytes(),
+            sgl: self.layout.sgl,
             eager: self.completion != CompletionMode::Interrupt,
         };
         let queue = queues::build(&*self.device, &shape, self.failure.clone())?;

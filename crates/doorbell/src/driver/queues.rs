@@ -7,6 +7,7 @@ use nvme_spec::registers::{cq_head_doorbell, sq_tail_doorbell};
 
 use super::failure::Failure;
 use crate::error::DeviceMisbehaved;
+use crate::memory::PAGE_SIZE;
 use crate::queue::{Lists, Parts, Pool, QueuePair, SLOT_WORDS, Words};
 
 /// What a queue pair is to be like.
@@ -19,6 +20,8 @@ pub(crate) struct Shape {
     pub(crate) pool: usize,
     /// Bytes of the largest transfer.
     pub(crate) max_transfer: usize,
+    /// Whether its commands may carry SGLs.
+    pub(crate) sgl: bool,
     /// Look for completions right after submitting.
     pub(crate) eager: bool,
 }
@@ -30,8 +33,10 @@ pub(crate) fn build(device: &dyn Device, shape: &Shape, failure: Arc<Failure>) -
     let entries = depth + 1;
     // The longest list any transfer needs, in a part of a page whose size is a power of two, so that none crosses a
     // page; longer lists go on in pages of the pool.
-    let list_entries = (shape.max_transfer / page + 2).next_power_of_two();
-    let list_words = list_entries.clamp(8, page / 8);
+    let prps = shape.max_transfer / page + 2;
+    // Guest pages that are smaller than the controller's go out as SGLs, two words each.
+    let sgls = if shape.sgl && page > PAGE_SIZE { 2 * (shape.max_transfer / PAGE_SIZE + 1) } else { 0 };
+    let list_words = prps.max(sgls).next_power_of_two().clamp(8, page / 8);
     let submission = 0;
     let completion = submission + (entries * 64).next_multiple_of(page);
     let slots = completion + (entries * 16).next_multiple_of(page);
