@@ -6,6 +6,10 @@
 #![cfg(test)]
 
 mod bench;
+mod bounce;
+mod budget;
+mod buffers;
+mod cancellation;
 mod change;
 mod data_path;
 mod hands;

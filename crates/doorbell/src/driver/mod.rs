@@ -184,7 +184,10 @@ impl NvmeDriver {
     /// Looks for completions on all I/O queues of this driver and wakes who waits; how many were found. With
     /// [`CompletionMode::CallerPolls`] somebody must call this again and again; otherwise nobody has to.
     pub fn poll(&self) -> usize {
-        self.core.polled.drain()
+        match self.core.completion {
+            CompletionMode::CallerPolls | CompletionMode::Polling => self.core.polled.drain(),
+            _ => self.core.issuers.queues().iter().map(|queue| queue.drain()).sum(),
+        }
     }
 
     /// Looks for completions on the queue of one CPU, as [`poll`](Self::poll) does on all.
