@@ -150,7 +150,9 @@ impl Controller {
             return refused(self.not_attached(first.nsid));
         };
         let mut state = sync::write(&namespace.state);
-        let unit = state.config.atomic.map_or(self.config.acwu, |atomic| atomic.nacwu);
+        // NACWU 0 is "as ACWU says".
+        let own = state.config.atomic.map(|atomic| atomic.nacwu).filter(|nacwu| *nacwu != 0);
+        let unit = own.unwrap_or(self.config.acwu);
         if first.cdw12 & 0xffff > u32::from(unit) {
             return refused(Status::ATOMIC_WRITE_UNIT_EXCEEDED);
         }

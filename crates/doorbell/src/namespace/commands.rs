@@ -37,7 +37,7 @@ impl Inner {
             Data::Out(bytes) => bytes.len(),
         };
         if len != 0 {
-            let max = queue.pool().capacity().min(self.core.max_transfer_bytes());
+            let max = self.max_data(queue);
             if len > max {
                 return Err(RequestError::TooLarge { len: len as u64, max: max as u64, unit: "bytes" });
             }
@@ -71,6 +71,11 @@ impl Inner {
             memory.host().read_at(at, bytes).map_err(|_| MemoryError::NotPresent { gpa: u64::MAX })?;
         }
         Ok(completion)
+    }
+
+    /// Bytes that a command carries at most through the pool.
+    pub(crate) fn max_data(&self, queue: &QueuePair) -> usize {
+        queue.pool().capacity().min(self.core.max_transfer_bytes())
     }
 
     /// A command of an opcode for this namespace.

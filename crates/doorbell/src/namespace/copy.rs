@@ -69,21 +69,24 @@ impl Namespace {
         }
         inner.check_range(to, total)?;
         // Split, an overlapping copy would read what an earlier part wrote.
-        if let Some(range) = from.iter().find(|r| r.lba < to + total && to < r.lba + r.block_count) {
+        let overlaps = |r: &&LbaRange| r.block_count != 0 && r.lba < to + total && to < r.lba + r.block_count;
+        if let Some(range) = from.iter().find(overlaps) {
             return Err(RequestError::BadParameter {
                 what: "the first block of a source",
                 value: range.lba,
                 allowed: "a source that does not overlap the target",
             });
         }
+        if total == 0 {
+            return Ok(());
+        }
         let details = inner.details();
+        let max_data = inner.max_data(inner.queue(target_cpu).await?);
         let limits = Limits {
             range_blocks: if details.copy_range_blocks == 0 { 1 << 16 } else { details.copy_range_blocks.into() },
             blocks: if details.copy_blocks == 0 { u32::MAX } else { details.copy_blocks },
-            // The list of ranges is data too, and no longer than the largest transfer.
-            ranges: usize::from(details.copy_ranges)
-                .min(inner.core.max_transfer_bytes() / size_of::<CopyRange>())
-                .clamp(1, 256),
+            // The list of ranges is data too.
+            ranges: usize::from(details.copy_ranges).min(max_data / size_of::<CopyRange>()).clamp(1, 256),
         };
         for part in parts(to, from, limits) {
             let ranges: Vec<CopyRange> = part.from.iter().map(|(lba, blocks)| self.copy_range(*lba, *blocks)).collect();

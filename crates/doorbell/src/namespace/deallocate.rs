@@ -70,8 +70,10 @@ impl Namespace {
         if !self.supports_dataset_management() {
             return Err(RequestError::Unsupported("Dataset Management"));
         }
+        let max_data = inner.max_data(inner.queue(target_cpu).await?);
         let limits = Limits {
-            ranges: self.dataset_management_range_limit().min(256) as usize,
+            // The list of ranges is data too.
+            ranges: (max_data / size_of::<DsmRange>()).min(self.dataset_management_range_limit().min(256) as usize),
             range_blocks: self.dataset_management_range_size_limit().unwrap_or(u32::MAX),
             blocks: self.dataset_management_size_limit().unwrap_or(u64::MAX),
         };
