@@ -159,26 +159,21 @@ impl GuestMemory {
         Self { inner: Arc::new(Inner { regions: regions.collect(), registration: Some(registration) }) }
     }
 
-    /// The tie to a driver, if there is one and it is alive.
-    #[inline]
-    pub(crate) fn registration(&self, driver: u64) -> Result<Option<&Registration>, MemoryError> {
+    /// The tie to a driver, if there is one, alive or not.
+    #[inline(always)]
+    pub(crate) fn registration(&self, driver: u64) -> Option<&Registration> {
         match &self.inner.registration {
-            Some(registration) if registration.driver == driver => {
-                if registration.dead.load(Ordering::Acquire) {
-                    return Err(MemoryError::Unregistered);
-                }
-                Ok(Some(registration))
-            }
-            _ => Ok(None),
+            Some(registration) if registration.driver == driver => Some(registration),
+            _ => None,
         }
     }
 
     /// The key of its registration with a driver, alive or not.
     pub(crate) fn registration_key(&self, driver: u64) -> Option<u64> {
-        self.inner.registration.as_ref().filter(|r| r.driver == driver).map(|r| r.key)
+        self.registration(driver).map(|r| r.key)
     }
 
-    #[inline]
+    #[inline(always)]
     fn find(&self, gpa: u64, len: usize) -> Result<&Region, MemoryError> {
         let regions = &self.inner.regions;
         let found = match &regions[..] {
@@ -186,21 +181,15 @@ impl GuestMemory {
             _ => regions.partition_point(|r| r.gpa <= gpa).checked_sub(1).and_then(|i| regions.get(i)),
         };
         match found {
-            Some(region) if gpa >= region.gpa && gpa.checked_add(len as u64).is_some_and(|end| end <= region.end) => {
-                Ok(region)
-            }
+            Some(region) if region.holds(gpa, len) => Ok(region),
             _ => Err(MemoryError::NotPresent { gpa }),
         }
     }
 
-    /// Where the device finds `len` bytes at a guest address, within one page.
-    #[inline]
-    pub(crate) fn iova(&self, gpa: u64, len: usize, access: Access) -> Result<u64, MemoryError> {
-        let region = self.find(gpa, len)?;
-        if !region.access.allows(access) {
-            return Err(MemoryError::ReadOnly { gpa });
-        }
-        Ok(gpa.wrapping_add(region.iova_offset))
+    /// A look-up of where the device finds it.
+    #[inline(always)]
+    pub(crate) fn reach(&self, access: Access) -> Reach<'_> {
+        Reach { memory: self, access, last: None }
     }
 
     /// The host memory of `len` bytes at a guest address, within one page, and the offset in it.
@@ -247,6 +236,46 @@ fn pages(gpa: u64, len: usize) -> impl Iterator<Item = (GuestAddress, std::ops::
         done = part.end;
         (!part.is_empty()).then_some((GuestAddress(at), part))
     })
+}
+
+impl Region {
+    #[inline(always)]
+    fn holds(&self, gpa: u64, len: usize) -> bool {
+        gpa >= self.gpa && gpa.checked_add(len as u64).is_some_and(|end| end <= self.end)
+    }
+}
+
+impl Registration {
+    #[inline(always)]
+    pub(crate) fn check_alive(&self) -> Result<(), MemoryError> {
+        if self.dead.load(Ordering::Acquire) { Err(MemoryError::Unregistered) } else { Ok(()) }
+    }
+}
+
+/// Finds where the device reaches guest memory, page by page: the next page mostly lies in the region of the last.
+pub(crate) struct Reach<'a> {
+    memory: &'a GuestMemory,
+    access: Access,
+    last: Option<&'a Region>,
+}
+
+impl Reach<'_> {
+    /// Where the device finds `len` bytes at a guest address, within one page.
+    #[inline(always)]
+    pub(crate) fn iova(&mut self, gpa: u64, len: usize) -> Result<u64, MemoryError> {
+        let region = match self.last {
+            Some(region) if region.holds(gpa, len) => region,
+            _ => {
+                let region = self.memory.find(gpa, len)?;
+                if !region.access.allows(self.access) {
+                    return Err(MemoryError::ReadOnly { gpa });
+                }
+                self.last = Some(region);
+                region
+            }
+        };
+        Ok(gpa.wrapping_add(region.iova_offset))
+    }
 }
 
 impl fmt::Debug for GuestMemory {

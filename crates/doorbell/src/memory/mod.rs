@@ -12,4 +12,4 @@ pub(crate) use guest::Registration;
 pub use guest::{GuestMemory, GuestMemoryBuilder, MemoryError};
 pub use paged_range::{PAGE_SIZE, PagedRange};
 pub(crate) use payload::{Payload, run_pointers};
-pub(crate) use pointers::{Chain, Layout, chain_pages};
+pub(crate) use pointers::{Chain, Layout, Pointers, chain_pages};

@@ -45,12 +45,21 @@ impl<'a> PagedRange<'a> {
     }
 
     /// The part of `len` bytes from byte `offset` of this range on; `None` if it is not that long.
+    #[inline]
     #[must_use]
     pub fn subrange(&self, offset: usize, len: usize) -> Option<Self> {
         if offset.checked_add(len)? > self.len {
             return None;
         }
         Some(Self { offset: self.offset + offset, len, gpns: self.gpns })
+    }
+
+    /// Where it begins, if no page but the first has a part in it.
+    #[inline(always)]
+    pub(crate) fn in_one_page(&self) -> Option<u64> {
+        let offset = self.offset % PAGE_SIZE;
+        let gpn = self.gpns.get(self.offset / PAGE_SIZE)?;
+        (self.len <= PAGE_SIZE - offset).then(|| address(*gpn, offset))
     }
 
     /// The pieces, page by page: guest address and bytes.
@@ -63,11 +72,16 @@ impl<'a> PagedRange<'a> {
             if left == 0 {
                 return None;
             }
-            let piece =
-                (gpn.saturating_mul(PAGE_SIZE as u64).saturating_add(offset as u64), left.min(PAGE_SIZE - offset));
+            let piece = (address(*gpn, offset), left.min(PAGE_SIZE - offset));
             left -= piece.1;
             offset = 0;
             Some(piece)
         })
     }
+}
+
+/// A guest address; one past the address space is its last, where no memory can be.
+#[inline(always)]
+fn address(gpn: u64, offset: usize) -> u64 {
+    gpn.saturating_mul(PAGE_SIZE as u64) | offset as u64
 }

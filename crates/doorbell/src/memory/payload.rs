@@ -1,5 +1,6 @@
 use doorbell_device::{Access, DmaMemory};
 
+use super::guest::Reach;
 use super::pointers::{Builder, Chain, Layout, Pointers, SglBuilder};
 use super::{DmaBuffer, GuestMemory, MemoryError, PagedRange};
 use crate::queue::List;
@@ -18,7 +19,7 @@ pub(crate) enum Payload<'a> {
 
 impl Payload<'_> {
     /// Bytes.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn len(&self) -> usize {
         match self {
             Payload::Guest(_, range) => range.len(),
@@ -41,21 +42,22 @@ impl Payload<'_> {
 
     /// The registration that keeps its memory reachable for a driver's device: 0 where none is needed, `None` where
     /// the device cannot reach it.
-    #[inline]
-    pub(crate) fn registration(&self, driver: u64) -> Result<Option<u64>, MemoryError> {
+    #[inline(always)]
+    pub(crate) fn registration(&self, driver: u64) -> Option<u64> {
         match self {
-            Payload::Guest(memory, _) => Ok(memory.registration(driver)?.map(|r| r.key)),
-            Payload::Buffer(Some(buffer)) => Ok(buffer.iova(driver).map(|_| 0)),
-            _ => Ok(None),
+            Payload::Guest(memory, _) => memory.registration(driver).map(|r| r.key),
+            Payload::Buffer(Some(buffer)) => buffer.iova(driver).map(|_| 0),
+            _ => None,
         }
     }
 
-    /// Names `len` bytes from `offset` on to the device, `None` if that cannot be done without a copy.
-    #[inline]
+    /// Names `len` bytes from `offset` on to the device, `None` if that cannot be done without a copy. Under the lock
+    /// of the queue: from then on, unregistering the memory waits for the command.
+    #[inline(always)]
     pub(crate) fn pointers(
         &self,
         driver: u64,
-        layout: Layout,
+        layout: &Layout,
         list: List<'_>,
         chain: Option<Chain<'_>>,
         access: Access,
@@ -63,27 +65,20 @@ impl Payload<'_> {
     ) -> Result<Option<Pointers>, MemoryError> {
         match self {
             Payload::Guest(memory, range) => {
+                let Some(registration) = memory.registration(driver) else { return Ok(None) };
+                registration.check_alive()?;
                 let range = range.subrange(offset, len).ok_or(MemoryError::NotPresent { gpa: u64::MAX })?;
-                let mut builder = Builder::new(layout, list, chain, len);
-                for (gpa, len) in range.pieces() {
-                    builder.push(memory.iova(gpa, len, access)?, len);
-                }
-                match builder.finish() {
-                    None if layout.sgl => {
-                        let mut builder = SglBuilder::new(layout, list);
-                        for (gpa, len) in range.pieces() {
-                            builder.push(memory.iova(gpa, len, access)?, len);
-                        }
-                        Ok(builder.finish())
+                match range.in_one_page() {
+                    Some(gpa) => {
+                        let iova = memory.reach(access).iova(gpa, len)?;
+                        Ok(Pointers::contiguous(layout, list, chain, iova, len))
                     }
-                    pointers => Ok(pointers),
+                    None => scattered(memory.reach(access), range, layout, list, chain),
                 }
             }
             Payload::Buffer(Some(buffer)) => {
                 let Some(iova) = buffer.iova(driver) else { return Ok(None) };
-                let mut builder = Builder::new(layout, list, chain, len);
-                builder.push(iova + offset as u64, len);
-                Ok(builder.finish())
+                Ok(Pointers::contiguous(layout, list, chain, iova + offset as u64, len))
             }
             Payload::Buffer(None) | Payload::Into(_) | Payload::From(_) => Ok(None),
         }
@@ -145,6 +140,31 @@ impl Payload<'_> {
     }
 }
 
+/// Names guest memory of several pages.
+#[inline(never)]
+fn scattered(
+    mut reach: Reach<'_>,
+    range: PagedRange<'_>,
+    layout: &Layout,
+    list: List<'_>,
+    chain: Option<Chain<'_>>,
+) -> Result<Option<Pointers>, MemoryError> {
+    let mut builder = Builder::new(*layout, list, chain, range.len());
+    for (gpa, len) in range.pieces() {
+        builder.push(reach.iova(gpa, len)?, len);
+    }
+    match builder.finish() {
+        None if layout.sgl => {
+            let mut builder = SglBuilder::new(*layout, list);
+            for (gpa, len) in range.pieces() {
+                builder.push(reach.iova(gpa, len)?, len);
+            }
+            Ok(builder.finish())
+        }
+        pointers => Ok(pointers),
+    }
+}
+
 /// Names a run of the pool to the device.
 pub(crate) fn run_pointers(
     memory: &DmaMemory,
@@ -154,7 +174,5 @@ pub(crate) fn run_pointers(
     chain: Option<Chain<'_>>,
     len: usize,
 ) -> Option<Pointers> {
-    let mut builder = Builder::new(layout, list, chain, len);
-    builder.push(memory.iova() + offset as u64, len);
-    builder.finish()
+    Pointers::contiguous(&layout, list, chain, memory.iova() + offset as u64, len)
 }

@@ -4,6 +4,7 @@ use nvme_spec::sgl::SglDescriptor;
 use nvme_spec::{Cdw0, Command, DataPointer};
 
 use crate::queue::List;
+use crate::sync::{AtomicU64, Ordering};
 
 /// What the controller takes.
 #[derive(Debug, Clone, Copy)]
@@ -17,9 +18,14 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
-    #[inline]
+    #[inline(always)]
     fn page_size(&self) -> u64 {
         1 << self.page_shift
+    }
+
+    #[inline(always)]
+    fn page_mask(&self) -> u64 {
+        self.page_size() - 1
     }
 
     /// How many pages `len` bytes touch that begin at `offset` in a page.
@@ -37,16 +43,48 @@ pub(crate) struct Pointers {
 }
 
 impl Pointers {
-    #[inline]
+    #[inline(always)]
     pub(crate) fn put(self, command: &mut Command) {
         command.dptr = self.dptr;
         command.cdw0.set_psdt(self.psdt);
     }
+
+    /// Names `len` bytes that lie together; `None` if that cannot be done.
+    #[inline(always)]
+    pub(crate) fn contiguous(
+        layout: &Layout,
+        list: List<'_>,
+        chain: Option<Chain<'_>>,
+        iova: u64,
+        len: usize,
+    ) -> Option<Self> {
+        // Within one page, PRP1 says it all.
+        if iova & 3 == 0 && (iova & layout.page_mask()) as usize + len <= layout.page_size() as usize {
+            return Some(Self { dptr: DataPointer::prp(iova, 0), psdt: Cdw0::PSDT_PRP });
+        }
+        Self::contiguous_pages(layout, list, chain, iova, len)
+    }
+
+    #[inline(never)]
+    fn contiguous_pages(
+        layout: &Layout,
+        list: List<'_>,
+        chain: Option<Chain<'_>>,
+        iova: u64,
+        len: usize,
+    ) -> Option<Self> {
+        let mut builder = Builder::new(*layout, list, chain, len);
+        builder.push(iova, len);
+        builder.finish()
+    }
 }
 
 /// How many list pages, besides a slot's own, a PRP list may need for `len` bytes that begin anywhere in a page.
-#[inline]
+#[inline(always)]
 pub(crate) fn chain_pages(layout: &Layout, list_words: usize, len: usize) -> usize {
+    if len >> layout.page_shift < list_words {
+        return 0;
+    }
     // Beginning at the last dword of a page needs the most entries; the first is PRP1.
     let entries = layout.pages(layout.page_size() as usize - 4, len) - 1;
     list_pages(entries, list_words) - 1
@@ -63,6 +101,8 @@ fn list_pages(entries: usize, words: usize) -> usize {
 pub(crate) struct Builder<'a> {
     layout: Layout,
     list: List<'a>,
+    /// The list's words.
+    words: &'a [AtomicU64],
     /// Further list pages: where the host writes them, and where the device finds them.
     chain: Option<Chain<'a>>,
     /// Bytes in all.
@@ -91,7 +131,7 @@ impl Chain<'_> {
     fn set(&self, word: usize, value: u64) {
         // The run was sized for the longest list of this length.
         if let Some(cell) = self.memory.host().words().get(self.offset / 8 + word) {
-            cell.store(value, std::sync::atomic::Ordering::Relaxed);
+            cell.store(value, Ordering::Relaxed);
         }
     }
 }
@@ -103,6 +143,7 @@ impl<'a> Builder<'a> {
         Self {
             layout,
             list,
+            words: list.words(),
             chain,
             len,
             start: 0,
@@ -116,9 +157,22 @@ impl<'a> Builder<'a> {
     }
 
     /// The next `len` bytes of the data.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn push(&mut self, iova: u64, len: usize) {
-        let mask = self.layout.page_size() - 1;
+        let whole = (iova | self.end) & self.layout.page_mask() == 0 && len as u64 <= self.layout.page_size();
+        if whole && self.entries != 0 {
+            // One page after another, as nearly all are.
+            self.contiguous &= self.end == iova;
+            self.push_page(iova);
+            self.end = iova.wrapping_add(len as u64);
+        } else {
+            self.push_any(iova, len);
+        }
+    }
+
+    #[inline(never)]
+    fn push_any(&mut self, iova: u64, len: usize) {
+        let mask = self.layout.page_mask();
         let end = iova.wrapping_add(len as u64);
         if self.entries == 0 {
             self.start = iova;
@@ -139,32 +193,34 @@ impl<'a> Builder<'a> {
     }
 
     /// Adds the pages that begin in `from..to`.
-    #[inline]
     fn push_pages(&mut self, from: u64, to: u64) {
         let mut page = from;
         while page < to && self.prp {
-            if self.entries == 1 {
-                self.second = page;
-            }
-            self.set(self.entries - 1, page);
-            self.entries += 1;
+            self.push_page(page);
             page += self.layout.page_size();
         }
     }
 
-    /// Writes entry `index` of the PRP list, and the pointer to its page if it is the first there.
-    #[inline]
-    fn set(&mut self, index: usize, value: u64) {
-        let words = self.list.len();
-        if self.list_entries <= words {
-            return self.list.set(index, value);
+    #[inline(always)]
+    fn push_page(&mut self, page: u64) {
+        let index = self.entries - 1;
+        self.entries += 1;
+        if index == 0 {
+            self.second = page;
         }
-        self.set_chained(index, value);
+        if self.list_entries <= self.words.len() {
+            if let Some(word) = self.words.get(index) {
+                word.store(page, Ordering::Relaxed);
+            }
+        } else {
+            self.set_chained(index, page);
+        }
     }
 
+    /// Writes entry `index` of a PRP list of several pages, and the pointer to its page if it is the first there.
     #[cold]
     fn set_chained(&mut self, index: usize, value: u64) {
-        let words = self.list.len();
+        let words = self.words.len();
         let Some(chain) = &self.chain else {
             self.prp = false;
             return;
@@ -172,15 +228,20 @@ impl<'a> Builder<'a> {
         let last = list_pages(self.list_entries, words) - 1;
         let page = (index / (words - 1)).min(last);
         let word = index - page * (words - 1);
+        let set = |word: usize, value| {
+            if let Some(cell) = self.words.get(word) {
+                cell.store(value, Ordering::Relaxed);
+            }
+        };
         let pointer = |page: usize| chain.iova() + (page - 1) as u64 * self.layout.page_size();
         if word == 0 && page != 0 {
             match page {
-                1 => self.list.set(words - 1, pointer(page)),
+                1 => set(words - 1, pointer(page)),
                 _ => chain.set((page - 2) * words + words - 1, pointer(page)),
             }
         }
         match page {
-            0 => self.list.set(word, value),
+            0 => set(word, value),
             _ => chain.set((page - 1) * words + word, value),
         }
     }
@@ -211,6 +272,7 @@ impl<'a> Builder<'a> {
 /// Builds an SGL of several data blocks in a slot's list memory, for data that PRPs cannot say.
 pub(crate) struct SglBuilder<'a> {
     list: List<'a>,
+    words: &'a [AtomicU64],
     align_mask: u64,
     blocks: usize,
     current: Option<(u64, usize)>,
@@ -219,7 +281,8 @@ pub(crate) struct SglBuilder<'a> {
 
 impl<'a> SglBuilder<'a> {
     pub(crate) fn new(layout: Layout, list: List<'a>) -> Self {
-        Self { list, align_mask: layout.sgl_align_mask, blocks: 0, current: None, ok: layout.sgl }
+        let words = list.words();
+        Self { list, words, align_mask: layout.sgl_align_mask, blocks: 0, current: None, ok: layout.sgl }
     }
 
     /// The next `len` bytes of the data.
@@ -240,10 +303,15 @@ impl<'a> SglBuilder<'a> {
             self.ok = false;
             return;
         };
-        self.ok &= at + 1 < self.list.len() && (iova | u64::from(bytes)) & self.align_mask == 0;
-        let [word0, word1] = SglDescriptor::data_block(iova, bytes).to_words();
-        self.list.set(at, word0);
-        self.list.set(at + 1, word1);
+        let aligned = (iova | u64::from(bytes)) & self.align_mask == 0;
+        match self.words.get(at..at + 2) {
+            Some(cells) if aligned => {
+                for (cell, word) in cells.iter().zip(SglDescriptor::data_block(iova, bytes).to_words()) {
+                    cell.store(word, Ordering::Relaxed);
+                }
+            }
+            _ => self.ok = false,
+        }
         self.blocks += 1;
     }
 

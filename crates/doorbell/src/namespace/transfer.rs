@@ -10,7 +10,9 @@ use nvme_spec::{Cdw0, Command, NvmOpcode};
 
 use super::{Inner, Namespace, Protection};
 use crate::error::RequestError;
-use crate::memory::{Chain, DmaBuffer, GuestMemory, MemoryError, PagedRange, Payload, chain_pages, run_pointers};
+use crate::memory::{
+    Chain, DmaBuffer, GuestMemory, MemoryError, PagedRange, Payload, Pointers, chain_pages, run_pointers,
+};
 use crate::queue::{Exchange, Notes, QueuePair, Refused};
 
 type WaitForQueue<'a> = Pin<Box<dyn Future<Output = Result<&'a QueuePair, RequestError>> + Send + 'a>>;
@@ -18,6 +20,19 @@ type WaitForQueue<'a> = Pin<Box<dyn Future<Output = Result<&'a QueuePair, Reques
 /// A read, write or compare under way. Does nothing until polled.
 #[must_use = "futures do nothing unless polled"]
 pub struct Transfer<'a> {
+    request: Request<'a>,
+    step: Step,
+    /// Blocks done, of a transfer that goes in pieces, and blocks of the piece under way.
+    done: u32,
+    piece: u32,
+    /// From the moment there is a queue.
+    exchange: Option<Exchange<'a>>,
+    /// While there is none.
+    no_queue: Option<WaitForQueue<'a>>,
+}
+
+/// What was asked for.
+struct Request<'a> {
     inner: &'a Inner,
     payload: Payload<'a>,
     kind: Kind,
@@ -25,14 +40,6 @@ pub struct Transfer<'a> {
     block_count: u32,
     lba: u64,
     tag: u64,
-    /// Blocks done, of a transfer that goes in pieces, and blocks of the piece under way.
-    done: u32,
-    piece: u32,
-    step: Step,
-    /// From the moment there is a queue.
-    exchange: Option<Exchange<'a>>,
-    /// While there is none.
-    no_queue: Option<WaitForQueue<'a>>,
 }
 
 /// What a transfer is.
@@ -177,22 +184,10 @@ impl Namespace {
         u32::try_from(bytes.div_ceil(self.inner().transfer_block_size as usize)).unwrap_or(u32::MAX)
     }
 
-    #[inline]
+    #[inline(always)]
     fn transfer<'a>(&'a self, kind: Kind, cpu: u32, lba: u64, block_count: u32, payload: Payload<'a>) -> Transfer<'a> {
-        Transfer {
-            inner: self.inner(),
-            payload,
-            kind,
-            cpu,
-            block_count,
-            lba,
-            tag: 0,
-            done: 0,
-            piece: 0,
-            step: Step::New,
-            exchange: None,
-            no_queue: None,
-        }
+        let request = Request { inner: self.inner(), payload, kind, cpu, block_count, lba, tag: 0 };
+        Transfer { request, step: Step::New, done: 0, piece: 0, exchange: None, no_queue: None }
     }
 }
 
@@ -202,22 +197,9 @@ impl Kind {
     const COMPARE: Self = Self { opcode: NvmOpcode::COMPARE, fua: false, access: Access::Read, divisible: true };
 }
 
-impl<'a> Transfer<'a> {
-    /// Marks the command with a number of the owner's, which those who inspect or take over the queue see.
-    pub fn tag(mut self, tag: u64) -> Self {
-        self.tag = tag;
-        self
-    }
-
-    /// Forbids carrying it in pieces: what does not fit the bounce pool is then
-    /// [`TooLarge`](RequestError::TooLarge), instead of being written a part at a time.
-    pub fn whole(mut self) -> Self {
-        self.kind.divisible = false;
-        self
-    }
-
+impl Request<'_> {
     /// Checks what the caller asked for; `Ok(false)` if there is nothing to do.
-    #[inline]
+    #[inline(always)]
     fn check(&self) -> Result<bool, RequestError> {
         let inner = self.inner;
         inner.check_present()?;
@@ -241,23 +223,24 @@ impl<'a> Transfer<'a> {
     }
 
     /// Bytes that blocks have in memory.
-    #[inline]
+    #[inline(always)]
     fn bytes(&self, blocks: u32) -> usize {
         blocks as usize * self.inner.transfer_block_size as usize
     }
 
-    /// The command of the piece under way, without its data pointer.
-    #[inline]
-    fn command(&self) -> Command {
-        let lba = self.lba + u64::from(self.done);
-        let mut cdw12 = ReadWriteCdw12::new().with_nlb((self.piece - 1) as u16).with_fua(self.kind.fua);
+    /// The command for `blocks` of its blocks, past those that are `done`.
+    #[inline(always)]
+    fn command(&self, done: u32, blocks: u32, pointers: Pointers) -> Command {
+        let lba = self.lba + u64::from(done);
+        let mut cdw12 = ReadWriteCdw12::new().with_nlb((blocks - 1) as u16).with_fua(self.kind.fua);
         let mut cdw14 = 0;
         if let Protection::Type(pi) = self.inner.fixed.protection {
             (cdw12, cdw14) = protect(cdw12, pi, lba);
         }
         let mut command = Command {
-            cdw0: Cdw0::new().with_opcode(self.kind.opcode.0),
+            cdw0: Cdw0::new().with_opcode(self.kind.opcode.0).with_psdt(pointers.psdt),
             nsid: self.inner.nsid,
+            dptr: pointers.dptr,
             cdw12: cdw12.into(),
             cdw14,
             ..Command::default()
@@ -265,190 +248,202 @@ impl<'a> Transfer<'a> {
         command.set_cdw10_11(lba);
         command
     }
+}
 
-    #[inline]
+impl<'a> Transfer<'a> {
+    /// Marks the command with a number of the owner's, which those who inspect or take over the queue see.
+    pub fn tag(mut self, tag: u64) -> Self {
+        self.request.tag = tag;
+        self
+    }
+
+    /// Forbids carrying it in pieces: what does not fit the bounce pool is then
+    /// [`TooLarge`](RequestError::TooLarge), instead of being written a part at a time.
+    pub fn whole(mut self) -> Self {
+        self.request.kind.divisible = false;
+        self
+    }
+
+    #[inline(always)]
     fn poll_transfer(&mut self, context: &mut Context<'_>) -> Poll<Result<(), RequestError>> {
-        if self.step == Step::InFlight {
-            return self.poll_in_flight(context);
+        if self.step == Step::InFlight
+            && let Some(exchange) = &mut self.exchange
+            && exchange.claim_success()
+        {
+            self.step = Step::Ended;
+            return Poll::Ready(Ok(()));
         }
         self.poll_rest(context)
     }
 
-    #[inline]
+    #[inline(never)]
+    fn poll_rest(&mut self, context: &mut Context<'_>) -> Poll<Result<(), RequestError>> {
+        match self.step {
+            Step::New => {
+                if !self.request.check()? {
+                    return Poll::Ready(Ok(()));
+                }
+                match self.request.inner.core.issuers.get(self.request.cpu)? {
+                    Some(queue) => self.take_queue(queue),
+                    None => self.wait_for_queue(),
+                }
+            }
+            Step::InFlight => return self.poll_in_flight(context),
+            _ => {}
+        }
+        if self.step == Step::NoQueue {
+            let Some(wait) = &mut self.no_queue else { return Poll::Ready(Err(RequestError::Gone)) };
+            let queue = std::task::ready!(wait.as_mut().poll(context))?;
+            self.no_queue = None;
+            self.take_queue(queue);
+        }
+        if self.step == Step::Direct {
+            match std::task::ready!(self.poll_direct(context)) {
+                Ok(()) => {
+                    self.step = Step::InFlight;
+                    // Its waker is registered, so a completion from here on wakes it.
+                    return match &self.exchange {
+                        Some(exchange) if exchange.may_be_done() => self.poll_in_flight(context),
+                        _ => Poll::Pending,
+                    };
+                }
+                Err(Refused::Lost(lost)) => return Poll::Ready(Err(lost.into())),
+                Err(Refused::Build(Unbuilt::Memory(error))) => return Poll::Ready(Err(error.into())),
+                Err(Refused::Build(Unbuilt::NeedsBounce)) => {
+                    // Pages taken for a list are too few for data.
+                    if let Some(exchange) = &mut self.exchange {
+                        exchange.return_pages();
+                    }
+                    self.step = Step::Bounced;
+                }
+            }
+        }
+        self.poll_pieces(context)
+    }
+
+    #[inline(never)]
     fn poll_in_flight(&mut self, context: &mut Context<'_>) -> Poll<Result<(), RequestError>> {
         let Some(exchange) = &mut self.exchange else { return Poll::Ready(Err(RequestError::Gone)) };
         let result = std::task::ready!(exchange.poll_result(context));
         self.step = Step::Ended;
-        Poll::Ready(result.map(|_| ()))
+        Poll::Ready(result.map(drop))
     }
 
-    fn poll_rest(&mut self, context: &mut Context<'_>) -> Poll<Result<(), RequestError>> {
+    /// Piece by piece through the pool.
+    #[cold]
+    #[inline(never)]
+    fn poll_pieces(&mut self, context: &mut Context<'_>) -> Poll<Result<(), RequestError>> {
         loop {
-            match self.step {
-                Step::New => {
-                    if !self.check()? {
-                        return Poll::Ready(Ok(()));
-                    }
-                    match self.inner.core.issuers.get(self.cpu)? {
-                        Some(queue) => self.take_queue(queue),
-                        None => self.wait_for_queue(),
-                    }
-                }
-                Step::NoQueue => {
-                    let Some(wait) = &mut self.no_queue else { return Poll::Ready(Err(RequestError::Gone)) };
-                    let queue = std::task::ready!(wait.as_mut().poll(context))?;
-                    self.no_queue = None;
-                    self.take_queue(queue);
-                }
-                Step::Direct => match std::task::ready!(self.poll_direct(context)) {
-                    Ok(()) => {
-                        self.step = Step::InFlight;
-                        // Its waker is registered, so a completion from here on wakes it.
-                        if self.exchange.as_ref().is_some_and(|exchange| !exchange.is_done()) {
-                            return Poll::Pending;
-                        }
-                        return self.poll_in_flight(context);
-                    }
-                    Err(Refused::Lost(lost)) => return Poll::Ready(Err(lost.into())),
-                    Err(Refused::Build(Unbuilt::Memory(error))) => return Poll::Ready(Err(error.into())),
-                    Err(Refused::Build(Unbuilt::NeedsBounce)) => {
-                        // Pages taken for a list are too few for data.
-                        if let Some(exchange) = &mut self.exchange {
-                            exchange.return_pages();
-                        }
-                        self.step = Step::Bounced;
-                    }
-                },
-                Step::Bounced => {
-                    std::task::ready!(self.poll_bounced(context))?;
-                    self.step = Step::InFlightBounced;
-                }
-                Step::InFlightBounced => {
-                    let Some(exchange) = &mut self.exchange else { return Poll::Ready(Err(RequestError::Gone)) };
-                    std::task::ready!(exchange.poll_result(context))?;
-                    self.finish_piece()?;
-                    if self.done == self.block_count {
-                        self.step = Step::Ended;
-                        return Poll::Ready(Ok(()));
-                    }
-                    self.step = Step::Bounced;
-                }
-                Step::InFlight => return self.poll_in_flight(context),
-                Step::Ended => return Poll::Ready(Err(RequestError::Gone)),
+            if self.step == Step::Bounced {
+                std::task::ready!(self.poll_bounced(context))?;
+                self.step = Step::InFlightBounced;
             }
+            let Some(exchange) = &mut self.exchange else { return Poll::Ready(Err(RequestError::Gone)) };
+            std::task::ready!(exchange.poll_result(context))?;
+            self.finish_piece()?;
+            if self.done == self.request.block_count {
+                self.step = Step::Ended;
+                return Poll::Ready(Ok(()));
+            }
+            self.step = Step::Bounced;
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn take_queue(&mut self, queue: &'a QueuePair) {
-        self.piece = self.block_count;
         self.exchange = Some(Exchange::new(queue));
-        self.step = if self.inner.core.options.always_bounce { Step::Bounced } else { Step::Direct };
+        self.step = if self.request.inner.core.options.always_bounce { Step::Bounced } else { Step::Direct };
     }
 
     #[cold]
     fn wait_for_queue(&mut self) {
-        let (inner, cpu) = (self.inner, self.cpu);
+        let (inner, cpu) = (self.request.inner, self.request.cpu);
         self.no_queue = Some(Box::pin(async move { Ok(&**inner.core.issuers.wait(&inner.core, cpu).await?) }));
         self.step = Step::NoQueue;
     }
 
     /// Submits it straight from the payload, if the device can reach that.
-    #[inline]
+    #[inline(always)]
     fn poll_direct(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Refused<Unbuilt>>> {
-        let core = &*self.inner.core;
-        let registration = match self.payload.registration(core.id) {
-            Ok(Some(registration)) => registration,
-            Ok(None) => return Poll::Ready(Err(Refused::Build(Unbuilt::NeedsBounce))),
-            Err(error) => return Poll::Ready(Err(Refused::Build(error.into()))),
+        let request = &self.request;
+        let core = &*request.inner.core;
+        let Some(registration) = request.payload.registration(core.id) else {
+            return Poll::Ready(Err(Refused::Build(Unbuilt::NeedsBounce)));
         };
-        let command = self.command();
-        let bytes = self.bytes(self.piece);
         let Some(exchange) = &mut self.exchange else {
             return Poll::Ready(Err(Refused::Lost(core.lost())));
         };
-        let layout = core.layout;
+        let bytes = request.bytes(request.block_count);
         let pool = exchange.queue().pool();
-        let chain_bytes = chain_pages(&layout, exchange.queue().list_words(), bytes) * core.page_size;
-        if chain_bytes != 0 {
+        let chain_pages = chain_pages(&core.layout, exchange.queue().list_words(), bytes);
+        if chain_pages != 0 {
+            let chain_bytes = chain_pages * core.page_size;
             if chain_bytes > pool.capacity() {
                 return Poll::Ready(Err(Refused::Build(Unbuilt::NeedsBounce)));
             }
             std::task::ready!(exchange.poll_pages(chain_bytes, context));
         }
-        let (payload, kind) = (&self.payload, self.kind);
-        let notes = Notes { tag: self.tag, registration };
+        let notes = Notes { tag: request.tag, registration, bounced: false };
         exchange.poll_start(context, notes, |list, run| {
-            // Again, now that the queue's lock is held: after this, unregistering waits for this command.
-            if payload.registration(core.id)? != Some(registration) {
-                return Err(Unbuilt::NeedsBounce);
-            }
             let chain = run.map(|run| {
                 let (memory, offset, _) = pool.memory(run);
                 Chain { memory, offset }
             });
-            let pointers = payload.pointers(core.id, layout, list, chain, kind.access, (0, bytes))?;
-            let mut command = command;
-            pointers.ok_or(Unbuilt::NeedsBounce)?.put(&mut command);
-            Ok(command)
+            let pointers =
+                request.payload.pointers(core.id, &core.layout, list, chain, request.kind.access, (0, bytes))?;
+            Ok(request.command(0, request.block_count, pointers.ok_or(Unbuilt::NeedsBounce)?))
         })
     }
 
     /// Submits the next piece through the pool.
-    #[cold]
     fn poll_bounced(&mut self, context: &mut Context<'_>) -> Poll<Result<(), RequestError>> {
-        let core = &*self.inner.core;
-        let total = self.bytes(self.block_count);
+        let core = &*self.request.inner.core;
+        let total = self.request.bytes(self.request.block_count);
         let Some(queue) = self.exchange.as_ref().map(Exchange::queue) else {
             return Poll::Ready(Err(core.lost().into()));
         };
         let pool = queue.pool();
-        let largest = pool.capacity() / self.inner.transfer_block_size as usize;
-        if largest == 0 || (largest < self.block_count as usize && !self.kind.divisible) {
+        let largest = pool.capacity() / self.request.inner.transfer_block_size as usize;
+        if largest == 0 || (largest < self.request.block_count as usize && !self.request.kind.divisible) {
             let error = RequestError::TooLarge { len: total as u64, max: pool.capacity() as u64, unit: "bytes" };
             return Poll::Ready(Err(error));
         }
         // Before anything is sent, the whole of the memory is looked at.
         if self.done == 0 {
-            self.payload.check(0, total, self.kind.access)?;
+            self.request.payload.check(0, total, self.request.kind.access)?;
         }
-        self.piece = (self.block_count - self.done).min(u32::try_from(largest).unwrap_or(u32::MAX));
-        let (done, piece) = (self.bytes(self.done), self.bytes(self.piece));
-        let command = self.command();
-        let (payload, kind) = (&self.payload, self.kind);
+        self.piece = (self.request.block_count - self.done).min(u32::try_from(largest).unwrap_or(u32::MAX));
+        let (done, piece) = (self.request.bytes(self.done), self.request.bytes(self.piece));
+        let (request, done_blocks, blocks) = (&self.request, self.done, self.piece);
         let Some(exchange) = &mut self.exchange else { return Poll::Ready(Err(core.lost().into())) };
         std::task::ready!(exchange.poll_pages(piece, context));
-        let notes = Notes { tag: self.tag, registration: 0 };
+        let notes = Notes { tag: request.tag, registration: 0, bounced: true };
         let started = exchange.poll_start(context, notes, |list, run| {
             let nowhere = MemoryError::NotPresent { gpa: u64::MAX };
             let (memory, offset, _) = pool.memory(run.ok_or(nowhere.clone())?);
-            if kind.access == Access::Read {
-                payload.copy_out((done, piece), memory, offset)?;
+            if request.kind.access == Access::Read {
+                request.payload.copy_out((done, piece), memory, offset)?;
             }
             let pointers = run_pointers(memory, offset, core.layout, list, None, piece);
-            let mut command = command;
-            pointers.ok_or(nowhere)?.put(&mut command);
-            Ok::<_, MemoryError>(command)
+            Ok::<_, MemoryError>(request.command(done_blocks, blocks, pointers.ok_or(nowhere)?))
         });
         match std::task::ready!(started) {
             Ok(()) => {}
             Err(Refused::Lost(lost)) => return Poll::Ready(Err(lost.into())),
             Err(Refused::Build(error)) => return Poll::Ready(Err(error.into())),
         }
-        queue.count_bounce();
         Poll::Ready(Ok(()))
     }
 
     /// A piece came through the pool: copies what was read to where it belongs, and gives the pages back.
-    #[cold]
     fn finish_piece(&mut self) -> Result<(), RequestError> {
-        let part = (self.bytes(self.done), self.bytes(self.piece));
+        let part = (self.request.bytes(self.done), self.request.bytes(self.piece));
         let Some(exchange) = &mut self.exchange else { return Ok(()) };
-        if self.kind.access == Access::Write
+        if self.request.kind.access == Access::Write
             && let Some(run) = exchange.run()
         {
             let (memory, offset, _) = exchange.queue().pool().memory(run);
-            self.payload.copy_in(part, memory, offset)?;
+            self.request.payload.copy_in(part, memory, offset)?;
         }
         self.done += self.piece;
         exchange.return_pages();
@@ -478,7 +473,7 @@ impl Drop for Transfer<'_> {
     fn drop(&mut self) {
         // In flight, the device may still use the buffer: the slot keeps it.
         if self.step == Step::InFlight
-            && let (Payload::Buffer(buffer), Some(exchange)) = (&mut self.payload, &mut self.exchange)
+            && let (Payload::Buffer(buffer), Some(exchange)) = (&mut self.request.payload, &mut self.exchange)
         {
             exchange.abandon(buffer.take());
         }
@@ -493,7 +488,7 @@ impl BufferTransfer<'_> {
     /// As [`Transfer::tag`].
     pub fn tag(self, tag: u64) -> Self {
         let Self(mut transfer) = self;
-        transfer.tag = tag;
+        transfer.request.tag = tag;
         Self(transfer)
     }
 }
@@ -504,7 +499,7 @@ impl Future for BufferTransfer<'_> {
     #[inline]
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let result = std::task::ready!(self.0.poll_transfer(context));
-        match &mut self.0.payload {
+        match &mut self.0.request.payload {
             Payload::Buffer(buffer) => match buffer.take() {
                 Some(buffer) => Poll::Ready((buffer, result)),
                 // Polled after it was ready: there is nothing to give back any more.

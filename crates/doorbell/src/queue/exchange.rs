@@ -2,7 +2,8 @@ use std::task::{Context, Poll};
 
 use nvme_spec::{Command, Completion};
 
-use super::pair::{Held, List, Notes, QueuePair, StartError};
+use super::lists::List;
+use super::pair::{Held, NoSlot, Notes, QueuePair, StartError, Started};
 use super::pool::Run;
 use super::slots::Token;
 use super::waiting::Place;
@@ -17,6 +18,8 @@ pub(crate) struct Exchange<'q> {
     run: Option<Run>,
     place: Option<Place>,
     token: Option<Token>,
+    /// Whether completions were looked for right after it was submitted.
+    looked: bool,
 }
 
 /// Why a command did not start.
@@ -30,7 +33,7 @@ pub(crate) enum Refused<E> {
 impl<'q> Exchange<'q> {
     #[inline]
     pub(crate) fn new(queue: &'q QueuePair) -> Self {
-        Self { queue, run_place: None, run: None, place: None, token: None }
+        Self { queue, run_place: None, run: None, place: None, token: None, looked: false }
     }
 
     pub(crate) fn queue(&self) -> &'q QueuePair {
@@ -72,7 +75,7 @@ impl<'q> Exchange<'q> {
     }
 
     /// Builds the command and rings the doorbell, as soon as there is a slot.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn poll_start<E>(
         &mut self,
         context: &mut Context<'_>,
@@ -81,13 +84,22 @@ impl<'q> Exchange<'q> {
     ) -> Poll<Result<(), Refused<E>>> {
         let run = self.run.as_ref();
         match self.queue.start(context.waker(), &mut self.place, notes, |list| build(list, run)) {
-            Ok(token) => {
+            Ok(Started { token, looked }) => {
                 self.token = Some(token);
+                self.looked = looked;
                 Poll::Ready(Ok(()))
             }
-            Err(StartError::Full) => Poll::Pending,
-            Err(StartError::Closed) => Poll::Ready(Err(Refused::Lost(self.queue.lost()))),
-            Err(StartError::Build(error)) => Poll::Ready(Err(Refused::Build(error))),
+            Err(error) => self.not_started(error),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn not_started<E>(&self, error: StartError<E>) -> Poll<Result<(), Refused<E>>> {
+        match error {
+            StartError::NoSlot(NoSlot::Full) => Poll::Pending,
+            StartError::NoSlot(NoSlot::Closed) => Poll::Ready(Err(Refused::Lost(self.queue.lost()))),
+            StartError::Build(error) => Poll::Ready(Err(Refused::Build(error))),
         }
     }
 
@@ -104,43 +116,44 @@ impl<'q> Exchange<'q> {
                 second.token = Some(other);
                 Poll::Ready(Ok(()))
             }
-            Err(StartError::Full) => Poll::Pending,
-            Err(StartError::Closed) => Poll::Ready(Err(Refused::Lost(self.queue.lost()))),
-            Err(StartError::Build(error)) => Poll::Ready(Err(Refused::Build(error))),
+            Err(error) => self.not_started(error),
         }
     }
 
-    /// Whether the result is there already; without a look for it.
-    #[inline]
-    pub(crate) fn is_done(&self) -> bool {
-        self.token.is_some_and(|token| self.queue.is_done(token))
+    /// Whether it may be done already, because completions were looked for right after it was submitted.
+    #[inline(always)]
+    pub(crate) fn may_be_done(&self) -> bool {
+        self.looked
     }
 
-    /// The completion of a started command, whatever its status.
-    #[inline]
-    pub(crate) fn poll_completion(&mut self, context: &mut Context<'_>) -> Poll<Result<Completion, RequestError>> {
-        let Some(token) = self.token else { return Poll::Ready(Err(RequestError::Gone)) };
-        let result = std::task::ready!(self.queue.poll(token, context));
-        self.token = None;
-        Poll::Ready(result.map_err(RequestError::from))
+    /// Whether it has succeeded already; without a look for its completion. It is over then.
+    #[inline(always)]
+    pub(crate) fn claim_success(&mut self) -> bool {
+        let success = self.token.is_some_and(|token| self.queue.claim_success(token));
+        if success {
+            self.token = None;
+        }
+        success
     }
 
     /// The completion of a started command; an error status is an error.
-    #[inline]
     pub(crate) fn poll_result(&mut self, context: &mut Context<'_>) -> Poll<Result<Completion, RequestError>> {
-        let completion = std::task::ready!(self.poll_completion(context))?;
-        Poll::Ready(if completion.status.is_success() {
-            Ok(completion)
-        } else {
-            Err(NvmeError::new(&completion).into())
+        let Some(token) = self.token else { return Poll::Ready(Err(RequestError::Gone)) };
+        let result = std::task::ready!(self.queue.poll(token, context));
+        self.token = None;
+        Poll::Ready(match result {
+            Ok(completion) if completion.status.is_success() => Ok(completion),
+            Ok(completion) => Err(NvmeError::new(&completion).into()),
+            Err(lost) => Err(lost.into()),
         })
     }
 }
 
 impl Drop for Exchange<'_> {
-    #[inline]
+    #[inline(always)]
     fn drop(&mut self) {
-        if self.token.is_some() || self.run.is_some() || self.place.is_some() || self.run_place.is_some() {
+        // Without a branch for each.
+        if self.token.is_some() | self.run.is_some() | self.place.is_some() | self.run_place.is_some() {
             self.abandon(None);
         }
     }
@@ -149,6 +162,7 @@ impl Drop for Exchange<'_> {
 impl Exchange<'_> {
     /// Gives everything up. What the device still works on stays, `buffer` with it, until it is done.
     #[cold]
+    #[inline(never)]
     pub(crate) fn abandon(&mut self, buffer: Option<DmaBuffer>) {
         if let Some(place) = self.place.take() {
             self.queue.leave(place);

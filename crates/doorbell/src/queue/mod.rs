@@ -1,6 +1,8 @@
 //! Queue pairs: rings, slots, their memory, and waiting for them.
 
 mod exchange;
+mod inspect;
+mod lists;
 mod lock;
 mod pair;
 mod pool;
@@ -10,8 +12,9 @@ mod waiting;
 mod words;
 
 pub(crate) use exchange::{Exchange, Refused};
-pub use pair::{CommandState, Counters, QueueState};
-pub(crate) use pair::{List, Lists, Notes, Parts, QueuePair};
+pub use inspect::{CommandState, Counters, QueueState};
+pub(crate) use lists::{List, Lists};
+pub(crate) use pair::{Notes, Parts, QueuePair};
 pub(crate) use pool::Pool;
 pub(crate) use slots::{MAX_DEPTH, SLOT_WORDS};
 pub(crate) use words::Words;

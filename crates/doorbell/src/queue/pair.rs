@@ -1,6 +1,7 @@
 //! A queue pair: the caller submits in its own call, and whoever has time completes.
 
 use std::sync::OnceLock;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 
 use arrayvec::ArrayVec;
@@ -8,17 +9,17 @@ use doorbell_device::Doorbell;
 use event_listener::Event;
 use nvme_spec::{Command, Completion};
 
+use super::inspect::Counters;
+use super::lists::{List, Lists};
 use super::lock::{Guard, MarkedLock};
 use super::pool::{Pool, Run};
 use super::rings::{self, CompletionRing, SubmissionRing};
-use super::slots::{FreeSlots, Slots, State, Taken, Token};
+use super::slots::{FreeSlots, SLOT_WORDS, Slot, Slots, State, Taken, Token};
 use super::waiting::{Place, Waiting};
 use super::words::Words;
 use crate::error::{DeviceMisbehaved, Lost};
 use crate::memory::DmaBuffer;
-
-/// How many completions are taken from the ring before their futures are woken.
-const BATCH: usize = 64;
+use crate::sync::AtomicU64;
 
 /// The memory and doorbells of a queue pair.
 pub(crate) struct Parts {
@@ -33,42 +34,6 @@ pub(crate) struct Parts {
     pub(crate) cq_doorbell: Doorbell,
 }
 
-/// The PRP list (or SGL segment) memory of all slots, an equal part each that crosses no page.
-pub(crate) struct Lists {
-    pub(crate) words: Words,
-    pub(crate) words_per_slot: usize,
-}
-
-/// The list memory of one slot.
-#[derive(Clone, Copy)]
-pub(crate) struct List<'a> {
-    lists: &'a Lists,
-    slot: usize,
-}
-
-impl List<'_> {
-    /// How many words it holds.
-    #[inline]
-    pub(crate) fn len(&self) -> usize {
-        self.lists.words_per_slot
-    }
-
-    /// Writes a word; beyond the end nothing is written.
-    #[inline]
-    pub(crate) fn set(&self, index: usize, value: u64) {
-        if index < self.lists.words_per_slot {
-            let word = self.lists.words.at(self.slot * self.lists.words_per_slot + index);
-            word.store(value, crate::sync::Ordering::Relaxed);
-        }
-    }
-
-    /// Where the device finds it.
-    #[inline]
-    pub(crate) fn iova(&self) -> u64 {
-        self.lists.words.iova() + (self.slot * self.lists.words_per_slot * 8) as u64
-    }
-}
-
 /// What a command takes along besides itself, for those who take over, inspect or wait for it.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Notes {
@@ -76,6 +41,8 @@ pub(crate) struct Notes {
     pub(crate) tag: u64,
     /// The memory registration its data lies in; 0 for none.
     pub(crate) registration: u64,
+    /// Whether its data goes through bounce pages.
+    pub(crate) bounced: bool,
 }
 
 /// Memory that outlives a dropped future, until the device is done with it.
@@ -91,14 +58,10 @@ impl Held {
     }
 }
 
-/// What is to be done once the lock is released: foreign code runs, and memory is freed, only then.
-#[derive(Default)]
-struct After {
-    wakers: ArrayVec<Waker, BATCH>,
-    /// What is rare; made when needed, since looking at it costs as much as a good part of an I/O.
-    rest: Option<Box<Rest>>,
-}
+/// The wakers of one look: woken once the lock is released. As many completions are taken from the ring at a time.
+type Woken = ArrayVec<Waker, 64>;
 
+/// What else is to be done once the lock is released: foreign code runs, and memory is freed, only then.
 #[derive(Default)]
 struct Rest {
     wakers: Vec<Waker>,
@@ -110,31 +73,51 @@ struct Rest {
     fault: bool,
 }
 
+/// A command that the device was told of.
+pub(crate) struct Started {
+    pub(crate) token: Token,
+    /// Whether completions were looked for since: it may be done already.
+    pub(crate) looked: bool,
+}
+
 /// Why a command did not start.
 pub(crate) enum StartError<E> {
+    NoSlot(NoSlot),
+    /// The command could not be built.
+    Build(E),
+}
+
+/// Why there is no slot.
+pub(crate) enum NoSlot {
     /// The queue is full; the place in line was taken.
     Full,
     /// The queue takes no more commands.
     Closed,
-    /// The command could not be built.
-    Build(E),
+}
+
+impl<E> From<NoSlot> for StartError<E> {
+    fn from(no_slot: NoSlot) -> Self {
+        StartError::NoSlot(no_slot)
+    }
 }
 
 /// See the module.
 #[repr(align(64))]
 pub(crate) struct QueuePair {
     id: u16,
+    /// Look for completions right after submitting: worth it where nobody raises an interrupt.
+    eager: bool,
     submission: Words,
     completion: Words,
-    slots: Slots,
+    pub(super) slots: Slots,
     lists: Lists,
     sq_doorbell: Doorbell,
     cq_doorbell: Doorbell,
     pool: Pool,
-    /// Look for completions right after submitting: worth it where nobody raises an interrupt.
-    eager: bool,
     free: FreeSlots,
-    lock: MarkedLock<Inner>,
+    pub(super) lock: MarkedLock<Inner>,
+    /// Interrupts that led to a look.
+    pub(super) interrupts: AtomicU64,
     /// Woken at each completion while somebody waits for slots to let go of something.
     retired: Event,
     /// Set once, when the queue is given up.
@@ -145,43 +128,30 @@ pub(crate) struct QueuePair {
     on_fault: Box<dyn Fn(&DeviceMisbehaved) + Send + Sync>,
 }
 
-struct Inner {
-    sq: SubmissionRing,
-    cq: CompletionRing,
+/// What the lock protects.
+pub(super) struct Inner {
+    pub(super) sq: SubmissionRing,
+    pub(super) cq: CompletionRing,
+    /// Takes no more commands.
+    closed: bool,
+    /// Completions are no longer looked at.
+    halted: bool,
     taken: Taken,
     wakers: Box<[Option<Waker>]>,
-    waiting: Waiting<ArrayVec<u16, 2>>,
+    pub(super) waiting: Waiting<ArrayVec<u16, 2>>,
     /// Memory of orphaned slots.
     held: Vec<(u16, Held)>,
-    /// Somebody waits in [`QueuePair::retired`].
+    /// How many wait in [`QueuePair::retire`].
     retiring: usize,
-    closed: bool,
-    halted: bool,
-    counters: Counters,
+    /// For [`QueuePair::unlock`] to do; made when needed, which is rare.
+    rest: Option<Box<Rest>>,
+    pub(super) counters: Counters,
 }
 
-/// What a queue pair counts.
-#[derive(Debug, Clone, Copy, Default, serde::Serialize)]
-#[non_exhaustive]
-pub struct Counters {
-    /// Commands submitted.
-    pub submitted: u64,
-    /// Completions taken from the ring.
-    pub completed: u64,
-    /// Doorbells rung, of both rings.
-    pub doorbells: u64,
-    /// Times somebody looked for completions.
-    pub polls: u64,
-    /// Looks that found some.
-    pub polls_found: u64,
-    /// Interrupts that led to a look.
-    pub interrupts: u64,
-    /// Commands whose data went through bounce pages.
-    pub bounced: u64,
-    /// Commands that had to wait for a slot.
-    pub waited: u64,
-    /// Commands whose future was dropped while they were in flight.
-    pub orphaned: u64,
+impl Inner {
+    fn rest(&mut self) -> &mut Rest {
+        self.rest.get_or_insert_default()
+    }
 }
 
 impl QueuePair {
@@ -193,18 +163,20 @@ impl QueuePair {
         let inner = Inner {
             sq: SubmissionRing::new(entries),
             cq: CompletionRing::new(entries),
+            closed: false,
+            halted: false,
             taken,
             wakers: (0..depth).map(|_| None).collect(),
             waiting: Waiting::new(),
             held: Vec::new(),
             retiring: 0,
-            closed: false,
-            halted: false,
+            rest: None,
             counters: Counters::default(),
         };
         rings::clear(&parts.submission, &parts.completion);
         Self {
             id: parts.id,
+            eager,
             submission: parts.submission,
             completion: parts.completion,
             slots: Slots::new(parts.slots, depth),
@@ -212,9 +184,9 @@ impl QueuePair {
             sq_doorbell: parts.sq_doorbell,
             cq_doorbell: parts.cq_doorbell,
             pool: parts.pool,
-            eager,
             free,
             lock: MarkedLock::new(inner),
+            interrupts: AtomicU64::new(0),
             retired: Event::new(),
             lost: OnceLock::new(),
             fault: OnceLock::new(),
@@ -246,17 +218,16 @@ impl QueuePair {
 
     /// Builds a command and rings the doorbell, in this call. `place` is the caller's place in line, kept from poll to
     /// poll while the queue is full. `build` gets the slot's list memory, and may fail before anything is sent.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn start<E>(
         &self,
         waker: &Waker,
         place: &mut Option<Place>,
         notes: Notes,
         build: impl FnOnce(List<'_>) -> Result<Command, E>,
-    ) -> Result<Token, StartError<E>> {
+    ) -> Result<Started, StartError<E>> {
         // Cloned before the lock; a clone may run foreign code.
         let own_waker = waker.clone();
-        let mut after = After::default();
         let mut inner = self.lock.lock();
         let slot = if place.is_none() && !inner.closed && !inner.waiting.is_hungry() {
             self.free.take(&mut inner.taken)
@@ -265,33 +236,26 @@ impl QueuePair {
         };
         let slot = match slot {
             Some(slot) => slot,
-            None => match self.wait_for_slots(&mut inner, &mut after, place, waker, 1) {
+            None => match self.wait_for_slots(&mut inner, place, waker, 1) {
                 Ok(slots) => slots[0],
                 Err(error) => {
-                    self.unlock(inner, &mut after);
-                    return Err(error);
+                    self.unlock(inner);
+                    return Err(error.into());
                 }
             },
         };
-        let list = List { lists: &self.lists, slot: slot.into() };
-        let command = match build(list) {
+        let command = match build(self.lists.of(slot)) {
             Ok(command) => command,
             Err(error) => {
-                inner.taken.put_back(slot);
-                self.serve(&mut inner, &mut after);
-                self.unlock(inner, &mut after);
+                self.put_back(inner, &[slot]);
                 return Err(StartError::Build(error));
             }
         };
-        let token = self.push(&mut inner, slot, command, notes);
-        inner.wakers[usize::from(slot)] = Some(own_waker);
-        inner.counters.doorbells += 1;
-        self.sq_doorbell.ring(inner.sq.tail().into());
-        if self.eager {
-            self.drain_locked(&mut inner, &mut after);
-        }
-        self.unlock(inner, &mut after);
-        Ok(token)
+        let (token, old_waker) = self.push(&mut inner, slot, command, notes, own_waker);
+        let looked = self.ring_and_unlock(inner);
+        // There is none: a free slot has no waker.
+        drop(old_waker);
+        Ok(Started { token, looked })
     }
 
     /// Submits two commands in adjacent entries under one doorbell, both or neither: the halves of a fused operation.
@@ -303,67 +267,89 @@ impl QueuePair {
         build: impl FnOnce([List<'_>; 2]) -> Result<[Command; 2], E>,
     ) -> Result<[Token; 2], StartError<E>> {
         let own_wakers = [waker.clone(), waker.clone()];
-        let mut after = After::default();
         let mut inner = self.lock.lock();
-        let slots = match self.wait_for_slots(&mut inner, &mut after, place, waker, 2) {
+        let slots = match self.wait_for_slots(&mut inner, place, waker, 2) {
             Ok(slots) => [slots[0], slots[1]],
             Err(error) => {
-                self.unlock(inner, &mut after);
-                return Err(error);
+                self.unlock(inner);
+                return Err(error.into());
             }
         };
-        let commands = match build(slots.map(|slot| List { lists: &self.lists, slot: slot.into() })) {
+        let commands = match build(slots.map(|slot| self.lists.of(slot))) {
             Ok(commands) => commands,
             Err(error) => {
-                slots.into_iter().for_each(|slot| inner.taken.put_back(slot));
-                self.serve(&mut inner, &mut after);
-                self.unlock(inner, &mut after);
+                self.put_back(inner, &slots);
                 return Err(StartError::Build(error));
             }
         };
-        let mut tokens = [Token { slot: 0, cid: 0 }; 2];
-        for (i, (command, own_waker)) in commands.into_iter().zip(own_wakers).enumerate() {
-            tokens[i] = self.push(&mut inner, slots[i], command, notes[i]);
-            inner.wakers[usize::from(slots[i])] = Some(own_waker);
-        }
-        inner.counters.doorbells += 1;
-        self.sq_doorbell.ring(inner.sq.tail().into());
-        if self.eager {
-            self.drain_locked(&mut inner, &mut after);
-        }
-        self.unlock(inner, &mut after);
-        Ok(tokens)
+        let ([one, two], [waker_one, waker_two]) = (commands, own_wakers);
+        let (first, old_one) = self.push(&mut inner, slots[0], one, notes[0], waker_one);
+        let (second, old_two) = self.push(&mut inner, slots[1], two, notes[1], waker_two);
+        self.ring_and_unlock(inner);
+        drop((old_one, old_two));
+        Ok([first, second])
     }
 
-    #[inline]
-    fn push(&self, inner: &mut Inner, slot: u16, mut command: Command, notes: Notes) -> Token {
-        let token = self.slots.renew(slot);
+    /// Records a command with its slot and writes it to the ring. What comes back is dropped after unlocking.
+    #[inline(always)]
+    fn push(
+        &self,
+        inner: &mut Inner,
+        slot: u16,
+        mut command: Command,
+        notes: Notes,
+        waker: Waker,
+    ) -> (Token, Option<Waker>) {
+        let shared = self.slots.at(slot);
+        let token = self.slots.renew(shared, slot);
         command.cdw0.set_cid(token.cid);
         let words = command.to_words();
-        self.slots.start(token, &words, notes.tag, notes.registration);
+        shared.start(token.cid, &words, notes.tag, notes.registration);
         inner.sq.push(&self.submission, &words);
         inner.counters.submitted += 1;
-        token
+        inner.counters.bounced += u64::from(notes.bounced);
+        (token, inner.wakers[usize::from(slot)].replace(waker))
+    }
+
+    /// Tells the device of what was pushed. `true` if completions were looked for after.
+    #[inline(always)]
+    fn ring_and_unlock(&self, mut inner: Guard<'_, Inner>) -> bool {
+        inner.counters.doorbells += 1;
+        self.sq_doorbell.ring(inner.sq.tail().into());
+        let found = self.eager && inner.cq.is_posted(&self.completion);
+        let look = self.release(inner) | found;
+        if look {
+            self.look_again();
+        }
+        look
+    }
+
+    /// Slots that were taken go unused.
+    #[cold]
+    fn put_back(&self, mut inner: Guard<'_, Inner>, slots: &[u16]) {
+        slots.iter().for_each(|slot| inner.taken.put_back(*slot));
+        self.serve(&mut inner);
+        self.unlock(inner);
     }
 
     /// Takes `count` slots, or a place in line for them.
     #[cold]
-    fn wait_for_slots<E>(
+    #[inline(never)]
+    fn wait_for_slots(
         &self,
         inner: &mut Inner,
-        after: &mut After,
         place: &mut Option<Place>,
         waker: &Waker,
         count: usize,
-    ) -> Result<ArrayVec<u16, 2>, StartError<E>> {
+    ) -> Result<ArrayVec<u16, 2>, NoSlot> {
         if inner.closed {
             if let Some(place) = place.take() {
-                self.leave_locked(inner, after, place);
+                self.leave_locked(inner, place);
             }
-            return Err(StartError::Closed);
+            return Err(NoSlot::Closed);
         }
         if count > usize::from(self.depth()) {
-            return Err(StartError::Full);
+            return Err(NoSlot::Full);
         }
         let joined = match place.take() {
             Some(joined) => joined,
@@ -372,21 +358,23 @@ impl QueuePair {
                 // told that somebody waits before it looks.
                 let joined = inner.waiting.join(count, waker.clone());
                 self.free.set_awaited(true);
-                self.serve(inner, after);
+                self.serve(inner);
                 joined
             }
         };
         let (granted, old_waker) = inner.waiting.take(&joined, waker);
-        after.rest().old_waker = old_waker;
+        if old_waker.is_some() {
+            inner.rest().old_waker = old_waker;
+        }
         granted.ok_or_else(|| {
             inner.counters.waited += 1;
             *place = Some(joined);
-            StartError::Full
+            NoSlot::Full
         })
     }
 
     /// Grants free slots to those first in line.
-    fn serve(&self, inner: &mut Inner, after: &mut After) {
+    fn serve(&self, inner: &mut Inner) {
         while let Some(wants) = inner.waiting.first_wants() {
             let mut slots = ArrayVec::<u16, 2>::new();
             while slots.len() < wants.min(2) {
@@ -399,56 +387,62 @@ impl QueuePair {
                 slots.into_iter().for_each(|slot| inner.taken.put_back(slot));
                 return;
             }
-            after.rest().wakers.extend(inner.waiting.grant_first(slots));
+            let waker = inner.waiting.grant_first(slots);
+            inner.rest().wakers.extend(waker);
         }
         self.free.set_awaited(false);
     }
 
     /// Gives up a place in line; what was granted to it is passed on.
     pub(crate) fn leave(&self, place: Place) {
-        let mut after = After::default();
-        let mut inner = self.lock.lock();
-        self.leave_locked(&mut inner, &mut after, place);
-        self.unlock(inner, &mut after);
+        self.locked(|inner| self.leave_locked(inner, place));
     }
 
-    fn leave_locked(&self, inner: &mut Inner, after: &mut After, place: Place) {
+    fn leave_locked(&self, inner: &mut Inner, place: Place) {
         if let Some(slots) = inner.waiting.leave(place) {
             slots.into_iter().for_each(|slot| inner.taken.put_back(slot));
         }
-        self.serve(inner, after);
+        self.serve(inner);
     }
 
     /// The result of a command, if it is there. The slot is free after.
-    #[inline]
     pub(crate) fn poll(&self, token: Token, context: &mut Context<'_>) -> Poll<Result<Completion, Lost>> {
-        if !self.slots.is(token, State::Done) {
+        let slot = self.slots.at(token.slot);
+        if !slot.is(State::Done, token.cid) {
             match self.poll_again(token, context) {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(lost)) => return Poll::Ready(Err(lost)),
                 Poll::Pending => return Poll::Pending,
             }
         }
-        let completion = self.slots.result(token.slot);
-        self.slots.set_state(token, State::Free);
+        let completion = slot.result();
+        slot.set_state(State::Free, token.cid);
         self.give_back(token.slot);
         Poll::Ready(Ok(completion))
     }
 
-    /// Whether a result is there; without looking for it.
-    #[inline]
-    pub(crate) fn is_done(&self, token: Token) -> bool {
-        self.slots.is(token, State::Done)
+    /// Claims the result of a command if it is there, without a look for it, and a success. The slot is free then.
+    #[inline(always)]
+    pub(crate) fn claim_success(&self, token: Token) -> bool {
+        let slot = self.slots.at(token.slot);
+        let success = slot.is(State::Done, token.cid) && slot.result().status.is_success();
+        if success {
+            slot.set_state(State::Free, token.cid);
+            self.give_back(token.slot);
+        }
+        success
     }
 
     /// Not there at the first look: look for completions, leave the waker.
     #[cold]
+    #[inline(never)]
     fn poll_again(&self, token: Token, context: &mut Context<'_>) -> Poll<Result<(), Lost>> {
         let mut own_waker = Some(context.waker().clone());
-        let mut after = After::default();
+        let mut woken = Woken::new();
         let mut inner = self.lock.lock();
-        self.drain_locked(&mut inner, &mut after);
-        let result = match self.slots.state(token.slot).0 {
+        self.drain_locked(&mut inner, &mut woken);
+        let slot = self.slots.at(token.slot);
+        let result = match slot.state().0 {
             State::Done => Poll::Ready(Ok(())),
             State::Lost => Poll::Ready(Err(())),
             State::Free | State::InFlight | State::Orphaned => {
@@ -457,16 +451,20 @@ impl QueuePair {
                 Poll::Pending
             }
         };
-        self.unlock(inner, &mut after);
+        let marked = self.release(inner);
+        woken.drain(..).for_each(Waker::wake);
+        if marked {
+            self.look_again();
+        }
         drop(own_waker);
         result.map_err(|()| {
-            self.slots.set_state(token, State::Free);
+            slot.set_state(State::Free, token.cid);
             self.give_back(token.slot);
             self.lost()
         })
     }
 
-    #[inline]
+    #[inline(always)]
     fn give_back(&self, slot: u16) {
         if self.free.give_back(slot) {
             self.serve_waiting();
@@ -475,31 +473,29 @@ impl QueuePair {
 
     #[cold]
     fn serve_waiting(&self) {
-        let mut after = After::default();
-        let mut inner = self.lock.lock();
-        self.serve(&mut inner, &mut after);
-        self.unlock(inner, &mut after);
+        self.locked(|inner| self.serve(inner));
     }
 
     /// The future of a command goes away: what it holds stays until the device is done with it.
     pub(crate) fn forget(&self, token: Token, held: Held) {
-        let mut after = After::default();
-        let mut inner = self.lock.lock();
-        after.rest().old_waker = inner.wakers[usize::from(token.slot)].take();
-        if self.slots.is(token, State::InFlight) {
-            self.slots.set_state(token, State::Orphaned);
-            inner.counters.orphaned += 1;
-            if !held.is_empty() {
-                inner.held.push((token.slot, held));
+        self.locked(|inner| {
+            let old_waker = inner.wakers[usize::from(token.slot)].take();
+            inner.rest().old_waker = old_waker;
+            let slot = self.slots.at(token.slot);
+            if slot.is(State::InFlight, token.cid) {
+                slot.set_state(State::Orphaned, token.cid);
+                inner.counters.orphaned += 1;
+                if !held.is_empty() {
+                    inner.held.push((token.slot, held));
+                }
+            } else {
+                // Done or lost: the device is done with it.
+                slot.set_state(State::Free, token.cid);
+                inner.taken.put_back(token.slot);
+                self.serve(inner);
+                inner.rest().held.push(held);
             }
-        } else {
-            // Done or lost: the device is done with it.
-            self.slots.set_state(token, State::Free);
-            inner.taken.put_back(token.slot);
-            self.serve(&mut inner, &mut after);
-            after.rest().held.push(held);
-        }
-        self.unlock(inner, &mut after);
+        });
     }
 
     fn let_go(&self, held: Held) {
@@ -514,14 +510,14 @@ impl QueuePair {
     pub(crate) fn drain(&self) -> usize {
         let mut total = 0;
         while let Some(mut inner) = self.lock.try_lock_or_mark() {
-            let mut after = After::default();
-            let found = self.drain_locked(&mut inner, &mut after);
-            let marked = inner.release();
-            after.run(self);
+            let mut woken = Woken::new();
+            let found = self.drain_locked(&mut inner, &mut woken);
+            let marked = self.release(inner);
+            woken.drain(..).for_each(Waker::wake);
             total += found;
             // One drain takes at most one queue's worth: what was posted since it began is another's to find, who was
             // told of it by its own interrupt or polls anyway.
-            if !marked && (found < BATCH || total >= usize::from(self.depth())) {
+            if !marked && (found < woken.capacity() || total >= usize::from(self.depth())) {
                 break;
             }
         }
@@ -530,105 +526,142 @@ impl QueuePair {
 
     /// As [`drain`](Self::drain), because of an interrupt.
     pub(crate) fn interrupted(&self) -> usize {
-        self.count(|inner| inner.counters.interrupts += 1);
+        self.interrupts.fetch_add(1, Ordering::Relaxed);
         self.drain()
     }
 
+    /// Something rare under the lock.
+    fn locked(&self, act: impl FnOnce(&mut Inner)) {
+        let mut inner = self.lock.lock();
+        act(&mut inner);
+        self.unlock(inner);
+    }
+
     /// Unlocks, does what is to be done after, and looks for completions if somebody asked for it meanwhile.
-    #[inline]
-    fn unlock(&self, inner: Guard<'_, Inner>, after: &mut After) {
-        let marked = inner.release();
-        after.run(self);
-        if marked {
+    #[inline(always)]
+    pub(super) fn unlock(&self, inner: Guard<'_, Inner>) {
+        if self.release(inner) {
             self.look_again();
         }
     }
 
+    /// As [`unlock`](Self::unlock), but `true` means that the look is the caller's to take.
+    #[inline(always)]
+    #[must_use]
+    fn release(&self, mut inner: Guard<'_, Inner>) -> bool {
+        let rest = inner.rest.take();
+        let marked = inner.release();
+        if let Some(rest) = rest {
+            rest.run(self);
+        }
+        marked
+    }
+
     #[cold]
+    #[inline(never)]
     fn look_again(&self) {
         self.drain();
     }
 
-    /// Takes completions from the ring, at most a batch.
-    #[inline]
-    fn drain_locked(&self, inner: &mut Inner, after: &mut After) -> usize {
+    /// Takes completions from the ring, as many as `woken` has room for.
+    #[inline(always)]
+    fn drain_locked(&self, inner: &mut Inner, woken: &mut Woken) -> usize {
         inner.counters.polls += 1;
         if inner.halted {
             return 0;
         }
+        // Copies, which no store to shared memory makes the compiler read again.
+        let (mut cq, ring, slots) = (inner.cq, self.completion.groups(), self.slots.all());
         let mut found = 0;
-        while !after.wakers.is_full()
-            && let Some(completion) = inner.cq.peek(&self.completion)
+        while !woken.is_full()
+            && let Some(words) = cq.peek(ring)
         {
-            if let Err(fault) = self.complete(inner, &completion, after) {
-                self.halt(inner, after, fault);
-                break;
+            match self.complete(inner, slots, words) {
+                Ok(Some(waker)) => woken.push(waker),
+                Ok(None) => {}
+                Err(fault) => {
+                    self.halt(inner, fault);
+                    break;
+                }
             }
-            inner.cq.pop();
+            cq.pop();
             found += 1;
         }
+        inner.cq = cq;
         if found != 0 {
             inner.counters.polls_found += 1;
             inner.counters.completed += found as u64;
             inner.counters.doorbells += 1;
-            self.cq_doorbell.ring(inner.cq.head().into());
+            self.cq_doorbell.ring(cq.head().into());
             if inner.retiring != 0 {
-                after.rest().retired = true;
+                inner.rest().retired = true;
             }
         }
         found
     }
 
     /// Checks a completion and stores it with its slot. Nothing in it is believed.
-    #[inline]
-    fn complete(&self, inner: &mut Inner, completion: &Completion, after: &mut After) -> Result<(), DeviceMisbehaved> {
-        let Completion { cid, sqid, sqhd, .. } = *completion;
-        if sqid != self.id {
-            return Err(DeviceMisbehaved::WrongQueue { queue: self.id, sqid });
+    #[inline(always)]
+    fn complete(
+        &self,
+        inner: &mut Inner,
+        slots: &[[AtomicU64; SLOT_WORDS]],
+        words: [u64; 2],
+    ) -> Result<Option<Waker>, Box<DeviceMisbehaved>> {
+        let Completion { cid, sqid, sqhd, .. } = Completion::from_words(words);
+        if sqid == self.id
+            && inner.sq.set_head(sqhd)
+            && let Some(index) = self.slots.of_cid(cid)
+            && let Some(slot) = slots.get(usize::from(index)).map(Slot::new)
+            && slot.is(State::InFlight, cid)
+        {
+            slot.finish(cid, words);
+            return Ok(inner.wakers.get_mut(usize::from(index)).and_then(Option::take));
         }
-        if !inner.sq.set_head(sqhd) {
-            return Err(DeviceMisbehaved::HeadOutOfRange { queue: self.id, sqhd, entries: self.depth() + 1 });
-        }
-        let Some(slot) = self.slots.of_cid(cid) else {
-            return Err(DeviceMisbehaved::UnknownCommand { queue: self.id, cid });
-        };
-        let token = Token { slot, cid };
-        if !self.slots.is(token, State::InFlight) {
-            return self.complete_orphan(inner, token, after);
-        }
-        self.slots.finish(token, completion);
-        if let Some(waker) = inner.wakers[usize::from(slot)].take() {
-            after.wakers.push(waker);
-        }
-        Ok(())
+        self.complete_orphan(inner, sqid, sqhd, cid).map(|()| None)
     }
 
+    /// A completion that nobody waits for, or that is wrong.
     #[cold]
-    fn complete_orphan(&self, inner: &mut Inner, token: Token, after: &mut After) -> Result<(), DeviceMisbehaved> {
-        let Token { slot, cid } = token;
-        match self.slots.state(slot) {
-            (State::Orphaned, current) if current == cid => {}
-            (_, current) if current == cid => return Err(DeviceMisbehaved::CompletedTwice { queue: self.id, cid }),
-            _ => return Err(DeviceMisbehaved::StaleCommand { queue: self.id, cid }),
+    #[inline(never)]
+    fn complete_orphan(&self, inner: &mut Inner, sqid: u16, sqhd: u16, cid: u16) -> Result<(), Box<DeviceMisbehaved>> {
+        let (queue, entries) = (self.id, self.depth() + 1);
+        if sqid != queue {
+            return Err(Box::new(DeviceMisbehaved::WrongQueue { queue, sqid }));
         }
-        self.slots.set_state(token, State::Free);
-        inner.taken.put_back(slot);
-        if let Some(index) = inner.held.iter().position(|(of, _)| *of == slot) {
-            after.rest().held.push(inner.held.swap_remove(index).1);
+        if sqhd >= entries {
+            return Err(Box::new(DeviceMisbehaved::HeadOutOfRange { queue, sqhd, entries }));
+        }
+        let Some(index) = self.slots.of_cid(cid) else {
+            return Err(Box::new(DeviceMisbehaved::UnknownCommand { queue, cid }));
+        };
+        let slot = self.slots.at(index);
+        match slot.state() {
+            (State::Orphaned, current) if current == cid => {}
+            (_, current) if current == cid => return Err(Box::new(DeviceMisbehaved::CompletedTwice { queue, cid })),
+            _ => return Err(Box::new(DeviceMisbehaved::StaleCommand { queue, cid })),
+        }
+        slot.set_state(State::Free, cid);
+        inner.taken.put_back(index);
+        if let Some(held) = inner.held.iter().position(|(of, _)| *of == index) {
+            let (_, held) = inner.held.swap_remove(held);
+            inner.rest().held.push(held);
         }
         // Nobody else will look for who waits for a slot.
-        self.serve(inner, after);
+        self.serve(inner);
         Ok(())
     }
 
     #[cold]
-    fn halt(&self, inner: &mut Inner, after: &mut After, fault: DeviceMisbehaved) {
+    #[inline(never)]
+    fn halt(&self, inner: &mut Inner, fault: Box<DeviceMisbehaved>) {
         tracing::error!(queue = self.id, %fault, "the device broke the protocol");
         inner.halted = true;
         inner.closed = true;
-        let _ = self.fault.set(fault);
-        after.rest().wakers.append(&mut inner.waiting.wakers());
-        after.rest().fault = true;
+        let _ = self.fault.set(*fault);
+        let mut wakers = inner.waiting.wakers();
+        inner.rest().wakers.append(&mut wakers);
+        inner.rest().fault = true;
     }
 
     /// How the device broke the protocol on this queue, if it did.
@@ -638,40 +671,39 @@ impl QueuePair {
 
     /// Takes no more commands; what is in flight goes on.
     pub(crate) fn close(&self) {
-        let mut after = After::default();
-        let mut inner = self.lock.lock();
-        inner.closed = true;
-        after.rest().wakers = inner.waiting.wakers();
-        self.unlock(inner, &mut after);
+        self.locked(|inner| {
+            inner.closed = true;
+            let wakers = inner.waiting.wakers();
+            inner.rest().wakers = wakers;
+        });
     }
 
     /// Ends every command without a result. Only when the device can no longer touch any of their memory, or that
     /// memory is leaked.
     pub(crate) fn give_up(&self, lost: Lost) {
         let _ = self.lost.set(lost);
-        let mut after = After::default();
-        let mut inner = self.lock.lock();
-        inner.closed = true;
-        inner.halted = true;
-        after.rest().wakers = inner.waiting.wakers();
-        for slot in 0..self.depth() {
-            let (state, cid) = self.slots.state(slot);
-            let token = Token { slot, cid };
-            match state {
-                State::InFlight => {
-                    self.slots.set_state(token, State::Lost);
-                    after.rest().wakers.extend(inner.wakers[usize::from(slot)].take());
+        self.locked(|inner| {
+            inner.closed = true;
+            inner.halted = true;
+            let mut rest = Rest { wakers: inner.waiting.wakers(), retired: true, ..Rest::default() };
+            for index in 0..self.depth() {
+                let slot = self.slots.at(index);
+                let (state, cid) = slot.state();
+                match state {
+                    State::InFlight => {
+                        slot.set_state(State::Lost, cid);
+                        rest.wakers.extend(inner.wakers[usize::from(index)].take());
+                    }
+                    State::Orphaned => {
+                        slot.set_state(State::Free, cid);
+                        inner.taken.put_back(index);
+                    }
+                    State::Free | State::Done | State::Lost => {}
                 }
-                State::Orphaned => {
-                    self.slots.set_state(token, State::Free);
-                    inner.taken.put_back(slot);
-                }
-                State::Free | State::Done | State::Lost => {}
             }
-        }
-        after.rest().held.extend(inner.held.drain(..).map(|(_, held)| held));
-        after.rest().retired = true;
-        self.unlock(inner, &mut after);
+            rest.held.extend(inner.held.drain(..).map(|(_, held)| held));
+            inner.rest = Some(Box::new(rest));
+        });
     }
 
     /// Keeps its memory for the rest of the process's life: the device goes on using it.
@@ -686,11 +718,21 @@ impl QueuePair {
 
     /// Waits until the device is done with every command for which `names` holds.
     pub(crate) async fn retire(&self, names: impl Fn(&Slots, u16) -> bool) {
-        self.count(|inner| inner.retiring += 1);
+        /// One of those who wait, also if its future is dropped meanwhile.
+        struct Retiring<'a>(&'a QueuePair);
+
+        impl Drop for Retiring<'_> {
+            fn drop(&mut self) {
+                self.0.locked(|inner| inner.retiring -= 1);
+            }
+        }
+
+        self.locked(|inner| inner.retiring += 1);
+        let _retiring = Retiring(self);
         loop {
             let listener = self.retired.listen();
             let busy = (0..self.depth()).any(|slot| {
-                let (state, _) = self.slots.state(slot);
+                let (state, _) = self.slots.at(slot).state();
                 matches!(state, State::InFlight | State::Orphaned) && names(&self.slots, slot)
             });
             if !busy {
@@ -698,73 +740,13 @@ impl QueuePair {
             }
             listener.await;
         }
-        self.count(|inner| inner.retiring -= 1);
-    }
-
-    /// Counts a command whose data goes through bounce pages.
-    pub(crate) fn count_bounce(&self) {
-        self.count(|inner| inner.counters.bounced += 1);
-    }
-
-    fn count(&self, change: impl FnOnce(&mut Inner)) {
-        let mut inner = self.lock.lock();
-        change(&mut inner);
-        self.unlock(inner, &mut After::default());
-    }
-
-    /// A look at the queue as it is.
-    pub(crate) fn inspect(&self) -> QueueState {
-        let inner = self.lock.lock();
-        let (sq_tail, sq_head, cq_head) = (inner.sq.tail(), inner.sq.head(), inner.cq.head());
-        let (phase, counters, waiting) = (inner.cq.phase(), inner.counters, inner.waiting.len());
-        self.unlock(inner, &mut After::default());
-        let commands = (0..self.depth()).filter_map(|slot| match self.slots.state(slot) {
-            (State::Free, _) => None,
-            (state, cid) => Some(CommandState {
-                cid,
-                state: format!("{state:?}"),
-                opcode: self.slots.command(slot).cdw0.opcode(),
-                nsid: self.slots.command(slot).nsid,
-                lba: self.slots.command(slot).cdw10_11(),
-                tag: self.slots.tag(slot),
-            }),
-        });
-        let (pool_pages, pool_in_use) = self.pool.usage();
-        QueueState {
-            id: self.id,
-            depth: self.depth(),
-            sq_tail,
-            sq_head,
-            cq_head,
-            phase,
-            counters,
-            waiting,
-            commands: commands.collect(),
-            pool_pages,
-            pool_in_use,
-            fault: self.fault().map(ToString::to_string),
-        }
-    }
-}
-
-impl After {
-    fn rest(&mut self) -> &mut Rest {
-        self.rest.get_or_insert_default()
-    }
-
-    // By reference: the array of wakers is a kilobyte, not to be moved around.
-    #[inline]
-    fn run(&mut self, queue: &QueuePair) {
-        self.wakers.drain(..).for_each(Waker::wake);
-        if let Some(rest) = self.rest.take() {
-            rest.run(queue);
-        }
     }
 }
 
 impl Rest {
     #[cold]
-    fn run(self: Box<Self>, queue: &QueuePair) {
+    #[inline(never)]
+    fn run(self, queue: &QueuePair) {
         self.held.into_iter().for_each(|held| queue.let_go(held));
         drop(self.old_waker);
         if self.retired {
@@ -777,52 +759,4 @@ impl Rest {
         }
         self.wakers.into_iter().for_each(Waker::wake);
     }
-}
-
-/// What a queue pair looks like at a moment.
-#[derive(Debug, Clone, serde::Serialize)]
-#[non_exhaustive]
-pub struct QueueState {
-    /// Queue identifier; 0 is the admin queue.
-    pub id: u16,
-    /// Commands that can be in flight.
-    pub depth: u16,
-    /// Submission queue tail.
-    pub sq_tail: u16,
-    /// Submission queue head, as the device last reported it.
-    pub sq_head: u16,
-    /// Completion queue head.
-    pub cq_head: u16,
-    /// The phase that a new completion will carry.
-    pub phase: bool,
-    /// What was counted.
-    pub counters: Counters,
-    /// Commands that wait for a slot.
-    pub waiting: usize,
-    /// Commands that have a slot.
-    pub commands: Vec<CommandState>,
-    /// Pages of the bounce pool.
-    pub pool_pages: usize,
-    /// Pages of the bounce pool in use.
-    pub pool_in_use: usize,
-    /// How the device broke the protocol here, if it did.
-    pub fault: Option<String>,
-}
-
-/// A command that has a slot.
-#[derive(Debug, Clone, serde::Serialize)]
-#[non_exhaustive]
-pub struct CommandState {
-    /// Command identifier.
-    pub cid: u16,
-    /// In flight, done and not yet claimed, orphaned or lost.
-    pub state: String,
-    /// Opcode.
-    pub opcode: u8,
-    /// Namespace identifier.
-    pub nsid: u32,
-    /// Command dwords 10 and 11: the first LBA, of commands that have one.
-    pub lba: u64,
-    /// The owner's tag.
-    pub tag: u64,
 }

@@ -4,10 +4,9 @@ use doorbell_device::{dma_rmb, dma_wmb};
 use nvme_spec::Completion;
 
 use super::words::Words;
-use crate::sync::Ordering;
+use crate::sync::{AtomicU64, Ordering};
 
 const COMMAND_WORDS: usize = 8;
-const COMPLETION_WORDS: usize = 2;
 
 /// Where the driver is in the submission ring.
 pub(crate) struct SubmissionRing {
@@ -24,9 +23,9 @@ impl SubmissionRing {
 
     /// Writes a command at the tail and moves on. The caller sees to it that there is room, by having fewer slots
     /// than the ring has entries.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn push(&mut self, ring: &Words, command: &[u64; COMMAND_WORDS]) {
-        let entry = ring.array::<COMMAND_WORDS>(usize::from(self.tail) * COMMAND_WORDS);
+        let entry = ring.group::<COMMAND_WORDS>(self.tail);
         for (cell, word) in entry.iter().zip(command) {
             cell.store(*word, Ordering::Relaxed);
         }
@@ -45,14 +44,18 @@ impl SubmissionRing {
     }
 
     /// Takes the head from a completion; `false` if there is no such entry.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn set_head(&mut self, head: u16) -> bool {
-        self.head = head;
-        head < self.entries
+        let exists = head < self.entries;
+        if exists {
+            self.head = head;
+        }
+        exists
     }
 }
 
 /// Where the driver is in the completion ring.
+#[derive(Clone, Copy)]
 pub(crate) struct CompletionRing {
     entries: u16,
     head: u16,
@@ -64,10 +67,20 @@ impl CompletionRing {
         Self { entries, head: 0, phase: true }
     }
 
-    /// The completion at the head, if the device has posted one.
-    #[inline]
-    pub(crate) fn peek(&self, ring: &Words) -> Option<Completion> {
-        let [first, second] = ring.array::<COMPLETION_WORDS>(usize::from(self.head) * COMPLETION_WORDS);
+    /// Whether the device has posted a completion at the head.
+    #[inline(always)]
+    pub(crate) fn is_posted(&self, ring: &Words) -> bool {
+        self.words_of(ring.group(self.head)).is_some()
+    }
+
+    /// The words of the completion at the head, if the device has posted one.
+    #[inline(always)]
+    pub(crate) fn peek(&self, ring: &[[AtomicU64; 2]]) -> Option<[u64; 2]> {
+        ring.get(usize::from(self.head)).and_then(|entry| self.words_of(entry))
+    }
+
+    #[inline(always)]
+    fn words_of(&self, [first, second]: &[AtomicU64; 2]) -> Option<[u64; 2]> {
         // The phase bit's word holds the identifiers and the status too: one load, one moment. What it vouches for
         // besides, the result, is read after.
         let word1 = second.load(Ordering::Acquire);
@@ -75,12 +88,11 @@ impl CompletionRing {
             return None;
         }
         dma_rmb();
-        let word0 = first.load(Ordering::Relaxed);
-        Some(Completion::from_words([word0, word1]))
+        Some([first.load(Ordering::Relaxed), word1])
     }
 
     /// Moves past the completion at the head.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn pop(&mut self) {
         self.head += 1;
         if self.head == self.entries {

@@ -54,8 +54,8 @@ pub(crate) struct Token {
 pub(crate) struct Slots {
     words: Words,
     depth: u16,
-    /// How many low bits of a CID are the slot.
-    slot_bits: u32,
+    /// The low bits of a CID that are the slot.
+    slot_mask: u16,
 }
 
 #[inline(always)]
@@ -66,10 +66,9 @@ fn pack(state: State, cid: u16) -> u64 {
 impl Slots {
     /// Takes over zeroed memory of `depth * SLOT_WORDS` words.
     pub(crate) fn new(words: Words, depth: u16) -> Self {
-        let slot_bits = u32::from(depth).next_power_of_two().trailing_zeros();
-        let slots = Self { words, depth, slot_bits };
+        let slots = Self { words, depth, slot_mask: depth.next_power_of_two() - 1 };
         for slot in 0..depth {
-            slots.word(slot, STATE).store(pack(State::Free, slot), Ordering::Relaxed);
+            slots.at(slot).set_state(State::Free, slot);
         }
         slots
     }
@@ -78,51 +77,70 @@ impl Slots {
         self.depth
     }
 
+    /// All slots, for [`Slot::new`].
     #[inline(always)]
-    fn slot(&self, slot: u16) -> &[AtomicU64; SLOT_WORDS] {
-        self.words.array(usize::from(slot) * SLOT_WORDS)
+    pub(crate) fn all(&self) -> &[[AtomicU64; SLOT_WORDS]] {
+        self.words.groups()
     }
 
+    /// One slot, which must be one of [`depth`](Self::depth).
     #[inline(always)]
-    fn word(&self, slot: u16, word: usize) -> &AtomicU64 {
-        &self.slot(slot)[word]
+    pub(crate) fn at(&self, slot: u16) -> Slot<'_> {
+        Slot::new(self.words.group(slot))
     }
 
     /// The slot that a CID names, if there is such a slot.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn of_cid(&self, cid: u16) -> Option<u16> {
-        let slot = cid & ((1u32 << self.slot_bits) - 1) as u16;
+        let slot = cid & self.slot_mask;
         (slot < self.depth).then_some(slot)
     }
 
-    /// Begins a new life of a free slot.
-    #[inline]
-    pub(crate) fn renew(&self, slot: u16) -> Token {
-        let old = self.word(slot, STATE).load(Ordering::Relaxed) as u16;
-        let mut cid = old.wrapping_add((1u32 << self.slot_bits) as u16);
+    /// The memory registration that a slot's data lies in; 0 for none.
+    pub(crate) fn registration(&self, slot: u16) -> u64 {
+        self.at(slot).registration()
+    }
+
+    /// The claim on the next life of a free slot.
+    #[inline(always)]
+    pub(crate) fn renew(&self, slot: Slot<'_>, index: u16) -> Token {
+        let (_, old) = slot.state();
+        let mut cid = old.wrapping_add(self.slot_mask.wrapping_add(1));
         if cid == u16::MAX {
             // FFFFh means "no command" in the error log; its generation is left out.
-            cid = slot;
+            cid = index;
         }
-        Token { slot, cid }
+        Token { slot: index, cid }
+    }
+}
+
+/// The shared part of one slot. Looked up once for all that is to be done with it.
+#[derive(Clone, Copy)]
+pub(crate) struct Slot<'a> {
+    words: &'a [AtomicU64; SLOT_WORDS],
+}
+
+impl<'a> Slot<'a> {
+    #[inline(always)]
+    pub(crate) fn new(words: &'a [AtomicU64; SLOT_WORDS]) -> Self {
+        Self { words }
     }
 
-    /// Records the command of a slot that is about to be written to the ring.
-    #[inline]
-    pub(crate) fn start(&self, token: Token, command: &[u64; 8], tag: u64, registration: u64) {
-        let slot = self.slot(token.slot);
-        for (cell, word) in slot.iter().zip(command) {
+    /// Records the command that is about to be written to the ring.
+    #[inline(always)]
+    pub(crate) fn start(self, cid: u16, command: &[u64; 8], tag: u64, registration: u64) {
+        for (cell, word) in self.words.iter().zip(command) {
             cell.store(*word, Ordering::Relaxed);
         }
-        slot[TAG].store(tag, Ordering::Relaxed);
-        slot[REGISTRATION].store(registration, Ordering::Relaxed);
-        slot[STATE].store(pack(State::InFlight, token.cid), Ordering::Release);
+        self.words[TAG].store(tag, Ordering::Relaxed);
+        self.words[REGISTRATION].store(registration, Ordering::Relaxed);
+        self.set_state(State::InFlight, cid);
     }
 
-    /// The state of a slot and the CID of its current life.
+    /// The state, and the CID of the current life.
     #[inline]
-    pub(crate) fn state(&self, slot: u16) -> (State, u16) {
-        let word = self.word(slot, STATE).load(Ordering::Acquire);
+    pub(crate) fn state(self) -> (State, u16) {
+        let word = self.words[STATE].load(Ordering::Acquire);
         let state = match word >> 16 & 0xff {
             0 => State::Free,
             1 => State::InFlight,
@@ -133,48 +151,45 @@ impl Slots {
         (state, word as u16)
     }
 
-    /// Whether a slot is just in this state, in this life.
-    #[inline]
-    pub(crate) fn is(&self, token: Token, state: State) -> bool {
-        self.word(token.slot, STATE).load(Ordering::Acquire) == pack(state, token.cid)
+    /// Whether it is just in this state, in this life.
+    #[inline(always)]
+    pub(crate) fn is(self, state: State, cid: u16) -> bool {
+        self.words[STATE].load(Ordering::Acquire) == pack(state, cid)
     }
 
-    #[inline]
-    pub(crate) fn set_state(&self, token: Token, state: State) {
-        self.word(token.slot, STATE).store(pack(state, token.cid), Ordering::Release);
+    #[inline(always)]
+    pub(crate) fn set_state(self, state: State, cid: u16) {
+        self.words[STATE].store(pack(state, cid), Ordering::Release);
     }
 
     /// Stores a result, then says that it is there.
-    #[inline]
-    pub(crate) fn finish(&self, token: Token, completion: &Completion) {
-        let [word0, word1] = completion.to_words();
-        let slot = self.slot(token.slot);
-        slot[RESULT].store(word0, Ordering::Relaxed);
-        slot[RESULT + 1].store(word1, Ordering::Relaxed);
-        slot[STATE].store(pack(State::Done, token.cid), Ordering::Release);
+    #[inline(always)]
+    pub(crate) fn finish(self, cid: u16, completion: [u64; 2]) {
+        self.words[RESULT].store(completion[0], Ordering::Relaxed);
+        self.words[RESULT + 1].store(completion[1], Ordering::Relaxed);
+        self.set_state(State::Done, cid);
     }
 
     /// The stored result.
-    #[inline]
-    pub(crate) fn result(&self, slot: u16) -> Completion {
-        let slot = self.slot(slot);
-        let word = |word: usize| slot[word].load(Ordering::Relaxed);
+    #[inline(always)]
+    pub(crate) fn result(self) -> Completion {
+        let word = |word: usize| self.words[word].load(Ordering::Relaxed);
         Completion::from_words([word(RESULT), word(RESULT + 1)])
     }
 
-    /// The command a slot holds.
-    pub(crate) fn command(&self, slot: u16) -> nvme_spec::Command {
-        nvme_spec::Command::from_words(std::array::from_fn(|i| self.word(slot, i).load(Ordering::Relaxed)))
+    /// The command it holds.
+    pub(crate) fn command(self) -> nvme_spec::Command {
+        nvme_spec::Command::from_words(std::array::from_fn(|i| self.words[i].load(Ordering::Relaxed)))
     }
 
     /// The memory registration that the command's data lies in; 0 for none.
-    pub(crate) fn registration(&self, slot: u16) -> u64 {
-        self.word(slot, REGISTRATION).load(Ordering::Relaxed)
+    pub(crate) fn registration(self) -> u64 {
+        self.words[REGISTRATION].load(Ordering::Relaxed)
     }
 
     /// What the owner tagged the command with.
-    pub(crate) fn tag(&self, slot: u16) -> u64 {
-        self.word(slot, TAG).load(Ordering::Relaxed)
+    pub(crate) fn tag(self) -> u64 {
+        self.words[TAG].load(Ordering::Relaxed)
     }
 }
 
@@ -206,7 +221,7 @@ impl FreeSlots {
     }
 
     /// Gives a slot back. `true` if somebody waits for one.
-    #[inline]
+    #[inline(always)]
     #[must_use = "a waiter is to be served"]
     pub(crate) fn give_back(&self, slot: u16) -> bool {
         // Sequentially consistent, as is the look at `awaited` after it: whoever sets `awaited` and then finds no
@@ -218,18 +233,24 @@ impl FreeSlots {
     }
 
     /// Takes a free slot.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn take(&self, taken: &mut Taken) -> Option<u16> {
+        match taken.next() {
+            None => self.take_more(taken),
+            slot => slot,
+        }
+    }
+
+    #[inline(never)]
+    fn take_more(&self, taken: &mut Taken) -> Option<u16> {
         for _ in 0..=self.bits.len() {
             let w = taken.hint;
             let (mine, shared) = (taken.bits.get_mut(w)?, self.bits.get(w)?);
             if *mine == 0 {
                 *mine = shared.swap(0, Ordering::SeqCst);
             }
-            if *mine != 0 {
-                let bit = mine.trailing_zeros();
-                *mine &= *mine - 1;
-                return Some(w as u16 * 64 + bit as u16);
+            if let slot @ Some(_) = taken.next() {
+                return slot;
             }
             taken.hint = if w + 1 == self.bits.len() { 0 } else { w + 1 };
         }
@@ -243,6 +264,15 @@ impl FreeSlots {
 }
 
 impl Taken {
+    /// A slot of the word looked at first.
+    #[inline(always)]
+    fn next(&mut self) -> Option<u16> {
+        let word = self.bits.get_mut(self.hint).filter(|word| **word != 0)?;
+        let bit = word.trailing_zeros();
+        *word &= *word - 1;
+        Some(self.hint as u16 * 64 + bit as u16)
+    }
+
     /// Puts back a slot that was taken but not used.
     pub(crate) fn put_back(&mut self, slot: u16) {
         if let Some(word) = self.bits.get_mut(usize::from(slot) / 64) {

@@ -37,11 +37,31 @@ impl Words {
         &self.memory.words()[self.first + index]
     }
 
-    /// `N` words from word `index` on, which must all be among [`len`](Self::len). One check for all of them.
+    /// The words in groups of `N`, from the first to beyond the last: what lies behind them is memory of the same
+    /// queue. For loops: one look through the memory. The first word must be a multiple of `N`.
     #[inline(always)]
-    pub(crate) fn array<const N: usize>(&self, index: usize) -> &[AtomicU64; N] {
-        debug_assert!(index + N <= self.len);
-        match self.memory.words().get(self.first + index..).and_then(|words| words.first_chunk()) {
+    pub(crate) fn groups<const N: usize>(&self) -> &[[AtomicU64; N]] {
+        match self.memory.words().as_chunks().0.get(self.first / N..) {
+            Some(groups) => groups,
+            None => Self::out_of_range(),
+        }
+    }
+
+    /// One of [`groups`](Self::groups). The I/O path's way in: one check of the index.
+    #[inline(always)]
+    pub(crate) fn group<const N: usize>(&self, index: u16) -> &[AtomicU64; N] {
+        debug_assert!(self.first.is_multiple_of(N) && usize::from(index) < self.len / N);
+        match self.memory.words().as_chunks().0.get(self.first / N + usize::from(index)) {
+            Some(group) => group,
+            None => Self::out_of_range(),
+        }
+    }
+
+    /// `len` words from word `index` on, which must all be among [`len`](Self::len).
+    #[inline]
+    pub(crate) fn slice(&self, index: usize, len: usize) -> &[AtomicU64] {
+        debug_assert!(index + len <= self.len);
+        match self.memory.words().get(self.first + index..).and_then(|words| words.get(..len)) {
             Some(words) => words,
             None => Self::out_of_range(),
         }
@@ -75,8 +95,20 @@ impl Words {
         &self.words[index]
     }
 
-    pub(crate) fn array<const N: usize>(&self, index: usize) -> &[AtomicU64; N] {
-        self.words[index..].first_chunk().expect("the model's words are as many as it was made with")
+    pub(crate) fn groups<const N: usize>(&self) -> &[[AtomicU64; N]] {
+        self.words.as_chunks().0
+    }
+
+    pub(crate) fn group<const N: usize>(&self, index: u16) -> &[AtomicU64; N] {
+        &self.groups()[usize::from(index)]
+    }
+
+    pub(crate) fn slice(&self, index: usize, len: usize) -> &[AtomicU64] {
+        &self.words[index..index + len]
+    }
+
+    pub(crate) fn iova(&self) -> u64 {
+        0
     }
 
     pub(crate) fn len(&self) -> usize {
