@@ -1,2 +1,29 @@
-//! The `doorbell` command.
-fn main() {}
+//! `doorbell`: drive NVMe devices from the command line, with verbs and options as users of nvme-cli and fio know
+//! them.
+
+#![forbid(unsafe_code)]
+
+mod address;
+mod cli;
+mod fields;
+mod output;
+mod parse;
+mod payload;
+mod session;
+mod verbs;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    cli.global.start_tracing();
+    match cli.verb.run(&cli.global) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::complain(&error);
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! Device addresses: a scheme, a colon, and what the scheme makes of the rest.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result, anyhow};
+use doorbell_device::Device;
+use doorbell_device::inprocess::Run;
+use doorbell_emulator::EmulatedSpec;
+
+/// A kind of device address.
+struct Scheme {
+    name: &'static str,
+    example: &'static str,
+    open: fn(&str) -> Result<Arc<dyn Device>>,
+}
+
+/// Every kind there is.
+const SCHEMES: &[Scheme] = &[Scheme { name: "emulated", example: "emulated:size=1G,block=4096", open: emulated }];
+
+/// What `-h` says of addresses.
+pub(crate) const SHORT_HELP: &str = "Device address, such as emulated:size=1G,block=4096";
+
+/// What `--help` says of addresses.
+pub(crate) const HELP: &str = "\
+Device address, such as emulated:size=1G,block=4096
+
+emulated:KEY=VALUE,...  a controller in software, in this process:
+  size=1G               in memory; gone when the command ends
+  file=disk.img         in a file, which has to exist and be a multiple of the block size long
+  null,size=1T          reads give zeroes, writes are forgotten
+  block=512             bytes of a block
+  and more: namespaces=, queues=, mqes=, vectors=, mdts=, sgl=, pi=, latency=, readonly=, vwc=, version=, fault=, ...";
+
+/// Opens the device at an address.
+pub(crate) fn open(address: &str) -> Result<Arc<dyn Device>> {
+    let scheme = address.split_once(':').map(|(scheme, _)| scheme);
+    let found = SCHEMES.iter().find(|known| Some(known.name) == scheme);
+    let known = found.ok_or_else(|| {
+        let examples: Vec<&str> = SCHEMES.iter().map(|known| known.example).collect();
+        let wrong = match scheme {
+            Some(scheme) => format!("there is no kind of device {scheme:?}"),
+            None => "it names no kind of device".into(),
+        };
+        anyhow!("device address {address:?}: {wrong}; an address looks like {}", examples.join(" or "))
+    })?;
+    (known.open)(address).with_context(|| format!("device address {address:?}"))
+}
+
+fn emulated(address: &str) -> Result<Arc<dyn Device>> {
+    let spec: EmulatedSpec = address.parse()?;
+    Ok(spec.build(Run::Threaded)?)
+}
