@@ -4,6 +4,7 @@ use anyhow::Result;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use doorbell::CompletionMode;
 
+use crate::bench::Bench;
 use crate::output::Format;
 use crate::verbs::{blocks, features, format, identify, inspect, io, logs, registers, reservation, shell};
 
@@ -17,6 +18,7 @@ use crate::verbs::{blocks, features, format, identify, inspect, io, logs, regist
     arg_required_else_help = true,
     after_help = "\
 Examples:
+  doorbell bench
   doorbell id-ctrl emulated:size=1G
   truncate -s 64M disk.img
   echo hello | dd bs=512 conv=sync status=none | doorbell write emulated:file=disk.img
@@ -104,6 +106,7 @@ pub(crate) enum Verb {
     ShowRegs(registers::ShowRegs),
     Reset(registers::Reset),
     Inspect(inspect::Inspect),
+    Bench(Bench),
     Completions(shell::Completions),
     Man(shell::Man),
 }
@@ -135,6 +138,7 @@ impl Verb {
             Verb::ShowRegs(verb) => verb.run(global),
             Verb::Reset(verb) => verb.run(global),
             Verb::Inspect(verb) => verb.run(global),
+            Verb::Bench(verb) => verb.run(global),
             Verb::Completions(verb) => verb.run(),
             Verb::Man(verb) => verb.run(),
         }

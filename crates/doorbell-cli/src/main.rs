@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod address;
+mod bench;
 mod cli;
 mod fields;
 mod output;

@@ -1,0 +1,111 @@
+//! An executor for one thread and a fixed number of futures: who is woken sets a bit.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Wake, Waker};
+use std::thread::{self, Thread};
+use std::time::Duration;
+
+/// Which futures have been woken, a bit each.
+pub(super) struct Ready {
+    words: Box<[AtomicU64]>,
+    thread: Thread,
+    parked: AtomicBool,
+}
+
+struct SlotWaker {
+    ready: Arc<Ready>,
+    word: usize,
+    bit: u64,
+}
+
+impl Wake for SlotWaker {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    #[inline]
+    fn wake_by_ref(self: &Arc<Self>) {
+        // Either the thread sees the bit before it sleeps, or we see that it sleeps.
+        self.ready.words[self.word].fetch_or(self.bit, Ordering::SeqCst);
+        if self.ready.parked.load(Ordering::SeqCst) {
+            self.ready.thread.unpark();
+        }
+    }
+}
+
+impl Ready {
+    /// For `slots` futures, polled by the calling thread; and a waker for each.
+    pub(super) fn new(slots: usize) -> (Arc<Self>, Vec<Waker>) {
+        let words = (0..slots.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
+        let ready = Arc::new(Self { words, thread: thread::current(), parked: AtomicBool::new(false) });
+        let waker = |slot: usize| SlotWaker { ready: ready.clone(), word: slot / 64, bit: 1 << (slot % 64) };
+        let wakers = (0..slots).map(|slot| Waker::from(Arc::new(waker(slot)))).collect();
+        (ready, wakers)
+    }
+
+    /// Calls `each` for every slot that was woken since the last time; whether there was one.
+    #[inline]
+    pub(super) fn drain(&self, mut each: impl FnMut(usize)) -> bool {
+        let mut any = false;
+        for (index, word) in self.words.iter().enumerate() {
+            if word.load(Ordering::Relaxed) == 0 {
+                continue;
+            }
+            let mut bits = word.swap(0, Ordering::SeqCst);
+            while bits != 0 {
+                any = true;
+                each(index * 64 + bits.trailing_zeros() as usize);
+                bits &= bits - 1;
+            }
+        }
+        any
+    }
+
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.words.iter().all(|word| word.load(Ordering::SeqCst) == 0)
+    }
+
+    /// Sleeps until a slot is woken, or until the time is over.
+    pub(super) fn park(&self, limit: Duration) {
+        self.parked.store(true, Ordering::SeqCst);
+        if self.is_empty() {
+            thread::park_timeout(limit);
+        }
+        self.parked.store(false, Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn woken_slots_are_drained_once() {
+        let (ready, wakers) = Ready::new(130);
+        for slot in [0, 63, 64, 129, 129] {
+            wakers[slot].wake_by_ref();
+        }
+        let mut seen = Vec::new();
+        assert!(ready.drain(|slot| seen.push(slot)));
+        assert_eq!(seen, [0, 63, 64, 129]);
+        assert!(!ready.drain(|_| {}));
+    }
+
+    #[test]
+    fn a_wake_ends_the_sleep() {
+        let (ready, wakers) = Ready::new(1);
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                thread::sleep(Duration::from_millis(20));
+                wakers[0].wake_by_ref();
+            });
+            let start = std::time::Instant::now();
+            while ready.is_empty() {
+                ready.park(Duration::from_secs(60));
+            }
+            assert!(start.elapsed() < Duration::from_secs(30));
+        });
+    }
+}

@@ -1,0 +1,345 @@
+//! A job: one thread that keeps a number of I/Os in flight on its own queue pair.
+//!
+//! Its loop does, for each I/O, what has to be done and no more: one time stamp, which ends one I/O and begins the
+//! next; no allocation; no division. What `--verify` needs is left out at compile time where it is not asked for.
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Barrier};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use doorbell::{ErrorClass, Namespace, NvmeDriver, PagedRange, RequestError, Transfer};
+
+use super::executor::Ready;
+use super::outcome::Outcome;
+use super::pattern;
+use super::rng::Rng;
+use super::stop::Stop;
+use super::units::{Ledger, Next, Order, Region};
+use crate::cli::Completion;
+use crate::payload::Payload;
+
+/// How long I/Os in flight are waited for when the job ends.
+const GRACE: Duration = Duration::from_secs(10);
+/// How long a sleep lasts at most, so that the time and Ctrl-C are looked at.
+const NAP: Duration = Duration::from_millis(100);
+/// How often a queue is looked at before sleeping, where completions are found both ways.
+const LOOKS: u32 = 200;
+/// How often a queue is looked at in vain before the CPU is offered to others.
+const VAIN_LOOKS: u32 = 1 << 10;
+
+/// What a job works with, all its life.
+pub(super) struct Job<'a> {
+    pub(super) driver: &'a NvmeDriver,
+    pub(super) namespace: &'a Namespace,
+    pub(super) stop: &'a Stop,
+    pub(super) cpu: u32,
+    pub(super) depth: usize,
+    pub(super) region: Region,
+    pub(super) io_bytes: usize,
+    /// Bytes from one slot's memory to the next one's.
+    pub(super) stride: usize,
+    pub(super) payload: Payload,
+    pub(super) completion: Completion,
+    /// What this invocation's patterns carry.
+    pub(super) run: u64,
+    pub(super) done: Counter,
+}
+
+/// How many I/Os are done, for others to look at. Alone on its cache lines.
+#[repr(align(128))]
+#[derive(Default)]
+pub(super) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(super) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What a job does next.
+pub(super) struct Phase {
+    pub(super) order: Order,
+    /// How many of 2^32 I/Os are reads.
+    pub(super) read_share: u64,
+    /// Chooses between reads and writes.
+    pub(super) mix: Rng,
+    /// How long; `None` until all is done.
+    pub(super) time: Option<Duration>,
+    /// Only units whose contents are known.
+    pub(super) known_only: bool,
+}
+
+impl Job<'_> {
+    /// Runs a phase, from the moment all jobs are ready.
+    pub(super) fn run<const VERIFY: bool>(&self, ledger: &mut Ledger, phase: Phase, ready: &Barrier) -> Outcome {
+        self.stop.wake_me();
+        let mut run = Run::<VERIFY>::new(self, ledger, phase);
+        run.warm_up();
+        ready.wait();
+        run.start();
+        run.run_out();
+        run.outcome
+    }
+}
+
+struct Slot<'a> {
+    transfer: Option<Transfer<'a>>,
+    started: Instant,
+    unit: u64,
+    write: bool,
+}
+
+/// A phase under way.
+struct Run<'a, const VERIFY: bool> {
+    job: &'a Job<'a>,
+    ledger: &'a mut Ledger,
+    phase: Phase,
+    ready: Arc<Ready>,
+    wakers: Vec<Waker>,
+    slots: Vec<Slot<'a>>,
+    /// Where each slot's data is.
+    ranges: Vec<PagedRange<'a>>,
+    /// Slots that wait for others to end.
+    idle: Vec<usize>,
+    in_flight: usize,
+    deadline: Option<Instant>,
+    /// Since when no I/O is begun any more.
+    ending: Option<Instant>,
+    /// Data, on its way to and from the pattern.
+    scratch: Vec<u8>,
+    outcome: Outcome,
+}
+
+impl<'a, const VERIFY: bool> Run<'a, VERIFY> {
+    fn new(job: &'a Job<'a>, ledger: &'a mut Ledger, phase: Phase) -> Self {
+        let (ready, wakers) = Ready::new(job.depth);
+        let now = Instant::now();
+        Self {
+            job,
+            ledger,
+            phase,
+            ready,
+            wakers,
+            slots: (0..job.depth).map(|_| Slot { transfer: None, started: now, unit: 0, write: false }).collect(),
+            ranges: (0..job.depth).map(|slot| job.payload.range(slot * job.stride, job.io_bytes)).collect(),
+            idle: Vec::with_capacity(job.depth),
+            in_flight: 0,
+            deadline: None,
+            ending: None,
+            scratch: if VERIFY { vec![0; job.io_bytes] } else { Vec::new() },
+            outcome: Outcome::new(),
+        }
+    }
+
+    /// Does an I/O that does not count, for which the driver makes the queue pair.
+    fn warm_up(&mut self) {
+        let job = self.job;
+        let blocks = job.region.blocks_per_unit;
+        let mut transfer =
+            job.namespace.read(job.cpu, job.region.first_block, blocks, &job.payload.memory, self.ranges[0]);
+        while poll(&mut transfer, &self.wakers[0]).is_pending() && !job.stop.is_set() {
+            if !self.ready.drain(|_| {}) {
+                self.wait();
+            }
+        }
+    }
+
+    fn start(&mut self) {
+        let now = Instant::now();
+        self.job.done.0.store(0, Ordering::Relaxed);
+        self.deadline = self.phase.time.map(|time| now + time);
+        self.ready.drain(|_| {});
+        for slot in 0..self.job.depth {
+            self.issue(slot, now);
+        }
+    }
+
+    fn run_out(&mut self) {
+        let ready = self.ready.clone();
+        while self.in_flight != 0 {
+            if ready.drain(|slot| self.advance(slot)) {
+                if VERIFY && !self.idle.is_empty() {
+                    self.wake_idle();
+                }
+                continue;
+            }
+            self.wait();
+            if self.ending.is_some_and(|since| since.elapsed() > GRACE) {
+                self.outcome.lost = self.in_flight as u64;
+                return;
+            }
+        }
+    }
+
+    /// Looks after a slot whose future was woken.
+    #[inline]
+    fn advance(&mut self, slot: usize) {
+        let Some(transfer) = &mut self.slots[slot].transfer else { return };
+        if let Poll::Ready(result) = poll(transfer, &self.wakers[slot]) {
+            let now = Instant::now();
+            self.in_flight -= 1;
+            self.finish(slot, result, now);
+            self.issue(slot, now);
+        }
+    }
+
+    /// Begins the slot's next I/O, if there is to be one.
+    #[inline]
+    fn issue(&mut self, slot: usize, mut started: Instant) {
+        let job = self.job;
+        while !self.is_over(started) {
+            let write = u64::from(self.phase.mix.next() as u32) >= self.phase.read_share;
+            let (ledger, known_only) = (&mut *self.ledger, self.phase.known_only);
+            let ledger = std::cell::RefCell::new(ledger);
+            let begin = |unit| !VERIFY || ledger.borrow_mut().try_begin(unit, write);
+            let wanted = |unit| !VERIFY || !known_only || ledger.borrow().known(unit).is_some();
+            let unit = match self.phase.order.next(job.region.units, begin, wanted) {
+                Next::Unit(unit) => unit,
+                Next::Later => return self.idle.push(slot),
+                Next::End => return,
+            };
+            if VERIFY && write {
+                self.fill(slot, unit);
+            }
+            let (lba, blocks, range) = (job.region.lba(unit), job.region.blocks_per_unit, self.ranges[slot]);
+            let transfer = match write {
+                true => job.namespace.write(job.cpu, lba, blocks, false, &job.payload.memory, range),
+                false => job.namespace.read(job.cpu, lba, blocks, &job.payload.memory, range),
+            };
+            let place = &mut self.slots[slot];
+            (place.started, place.unit, place.write) = (started, unit, write);
+            match poll(place.transfer.insert(transfer), &self.wakers[slot]) {
+                Poll::Pending => {
+                    self.in_flight += 1;
+                    return;
+                }
+                // Nearly always because it was refused.
+                Poll::Ready(result) => {
+                    started = Instant::now();
+                    self.finish(slot, result, started);
+                }
+            }
+        }
+    }
+
+    /// Whether no I/O is to be begun any more.
+    #[inline]
+    fn is_over(&mut self, now: Instant) -> bool {
+        if self.ending.is_none() {
+            let late = self.deadline.is_some_and(|deadline| now >= deadline);
+            if late || self.job.stop.is_set() {
+                self.ending = Some(now);
+            }
+        }
+        self.ending.is_some()
+    }
+
+    /// Takes in the result of an I/O.
+    #[inline]
+    fn finish(&mut self, slot: usize, result: Result<(), RequestError>, now: Instant) {
+        let &mut Slot { started, unit, write, .. } = &mut self.slots[slot];
+        self.slots[slot].transfer = None;
+        let ok = result.is_ok();
+        match result {
+            Ok(()) => {
+                let latency = now.duration_since(started);
+                self.outcome.record(write, latency.as_secs() * 1_000_000_000 + u64::from(latency.subsec_nanos()), now);
+                self.job.done.0.store(self.outcome.ios(), Ordering::Relaxed);
+            }
+            Err(error) => self.failed(unit, write, error, now),
+        }
+        if VERIFY {
+            if ok && !write {
+                self.check(slot, unit);
+            }
+            self.ledger.end(unit, write, ok);
+        }
+    }
+
+    #[cold]
+    fn failed(&mut self, unit: u64, write: bool, error: RequestError, now: Instant) {
+        if error.class() == ErrorClass::Gone {
+            self.ending.get_or_insert(now);
+        }
+        let what = if write { "write" } else { "read" };
+        self.outcome.error(|| format!("{what} of block {}: {error}", self.job.region.lba(unit)));
+    }
+
+    fn fill(&mut self, slot: usize, unit: u64) {
+        let generation = self.ledger.writing(unit);
+        let first = self.job.region.lba(unit);
+        let block_size = self.job.io_bytes / self.job.region.blocks_per_unit as usize;
+        for (lba, block) in (first..).zip(self.scratch.chunks_exact_mut(block_size)) {
+            pattern::fill(block, Ledger::stamp(self.job.run, lba, generation));
+        }
+        if let Err(error) = self.job.payload.host.write_at(slot * self.job.stride, &self.scratch) {
+            self.outcome.error(|| error.to_string());
+        }
+    }
+
+    fn check(&mut self, slot: usize, unit: u64) {
+        let Some(generation) = self.ledger.known(unit) else { return };
+        if let Err(error) = self.job.payload.host.read_at(slot * self.job.stride, &mut self.scratch) {
+            self.outcome.error(|| error.to_string());
+        }
+        let first = self.job.region.lba(unit);
+        let block_size = self.job.io_bytes / self.job.region.blocks_per_unit as usize;
+        for (lba, block) in (first..).zip(self.scratch.chunks_exact(block_size)) {
+            self.outcome.checked_blocks += 1;
+            if let Err(miscompare) = pattern::check(block, Ledger::stamp(self.job.run, lba, generation)) {
+                self.outcome.miscompare(*miscompare);
+            }
+        }
+    }
+
+    /// Lets the slots try again that found everything busy.
+    #[cold]
+    fn wake_idle(&mut self) {
+        let now = Instant::now();
+        for _ in 0..self.idle.len() {
+            if let Some(slot) = self.idle.pop() {
+                self.issue(slot, now);
+                // It is there again if all is still busy; so the others come first next time.
+                if self.idle.last() == Some(&slot) {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Nobody was woken: waits a while, as completions are to be found.
+    fn wait(&mut self) {
+        let job = self.job;
+        match job.completion {
+            Completion::Polling => {
+                for _ in 0..VAIN_LOOKS {
+                    if job.driver.poll_cpu(job.cpu) != 0 || !self.ready.is_empty() {
+                        return;
+                    }
+                    std::hint::spin_loop();
+                }
+                std::thread::yield_now();
+            }
+            Completion::Adaptive => {
+                for _ in 0..LOOKS {
+                    if job.driver.poll_cpu(job.cpu) != 0 || !self.ready.is_empty() {
+                        return;
+                    }
+                    std::hint::spin_loop();
+                }
+                self.ready.park(NAP);
+            }
+            Completion::Interrupt => self.ready.park(NAP),
+        }
+        if self.ready.is_empty() {
+            self.is_over(Instant::now());
+        }
+    }
+}
+
+#[inline(always)]
+fn poll(transfer: &mut Transfer<'_>, waker: &Waker) -> Poll<Result<(), RequestError>> {
+    Pin::new(transfer).poll(&mut Context::from_waker(waker))
+}
