@@ -24,6 +24,8 @@ struct State {
     tasks: BTreeMap<usize, BoxFuture<()>>,
     next_timer: u64,
     timers: BTreeMap<(Duration, u64), Waker>,
+    /// Nobody will ever run anything any more.
+    closed: bool,
 }
 
 /// Who waits for an interrupt: woken whenever a device did something.
@@ -66,6 +68,18 @@ impl SimRuntime {
         any
     }
 
+    /// Drops all tasks, and those to come: a task holds its driver, which holds this.
+    pub(crate) fn close(&self) {
+        let tasks = {
+            let mut state = locked(&self.state);
+            state.closed = true;
+            state.timers.clear();
+            std::mem::take(&mut state.tasks)
+        };
+        drop(tasks);
+        locked(&self.watchers).clear();
+    }
+
     /// How many background tasks there are.
     #[must_use]
     pub fn task_count(&self) -> usize {
@@ -99,6 +113,10 @@ impl Runtime for SimRuntime {
     fn spawn(&self, _name: &'static str, task: BoxFuture<()>) {
         let id = {
             let mut state = locked(&self.state);
+            if state.closed {
+                drop(state);
+                return drop(task);
+            }
             state.next_task += 1;
             let id = state.next_task;
             state.tasks.insert(id, task);

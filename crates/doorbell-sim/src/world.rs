@@ -134,6 +134,12 @@ impl World {
     }
 }
 
+impl Drop for World {
+    fn drop(&mut self) {
+        self.runtime.close();
+    }
+}
+
 struct Main {
     woken: AtomicBool,
 }

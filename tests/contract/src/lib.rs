@@ -7,6 +7,7 @@
 
 mod bench;
 mod bounce;
+mod bringup;
 mod budget;
 mod buffers;
 mod cancellation;
@@ -15,12 +16,16 @@ mod commands;
 mod copy;
 mod data_path;
 mod deallocate;
+mod distrust;
+mod events;
 mod hands;
 mod listing;
+mod manager;
 mod namespace;
 mod odd;
 mod pointers;
 mod reading;
 mod removal;
+mod reservations;
 mod smoke;
 mod spy;
