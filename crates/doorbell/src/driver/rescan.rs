@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use nvme_spec::NSID_ALL;
 use nvme_spec::identify::NamespaceList;
 use nvme_spec::log::LogId;
-use nvme_spec::{NSID_ALL, Status};
 use zerocopy::FromBytes;
 
 use super::core::Core;
@@ -160,12 +160,9 @@ impl Core {
         let held = self.namespaces.get_changed(nsid);
         let seen = match self.see_namespace(nsid).await {
             Ok(seen) => Some(seen),
+            // No NSID of a namespace at all is no news of one.
+            Err(NamespaceError::InvalidNsid { .. }) => return Ok(()),
             Err(NamespaceError::NotFound { .. }) => None,
-            Err(NamespaceError::Request(RequestError::Nvme(error)))
-                if error.status == Status::INVALID_NAMESPACE_OR_FORMAT && error.do_not_retry =>
-            {
-                None
-            }
             Err(NamespaceError::Request(error)) => return Err(error),
             // It is there, but nothing that a handle could be for: not what it was.
             Err(error) => {

@@ -75,9 +75,6 @@ pub(crate) struct Inner {
 impl Namespace {
     pub(crate) async fn open(core: &Arc<Core>, nsid: u32, options: NamespaceOptions) -> Result<Self, NamespaceError> {
         core.check_running()?;
-        if nsid == 0 || nsid == nvme_spec::NSID_ALL {
-            return Err(NamespaceError::InvalidNsid { nsid });
-        }
         let Some(reservation) = core.namespaces.reserve(nsid) else {
             return Err(NamespaceError::DuplicateRequest { nsid });
         };
