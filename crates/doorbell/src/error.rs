@@ -112,11 +112,10 @@ impl RequestError {
         match self {
             RequestError::Nvme(error) => error.class(),
             RequestError::OutOfRange { .. } => ErrorClass::OutOfRange,
-            RequestError::Gone
-            | RequestError::Misbehaved(_)
-            | RequestError::Failed(_)
-            | RequestError::Device(_)
-            | RequestError::NoQueue(_) => ErrorClass::Gone,
+            RequestError::Gone | RequestError::Misbehaved(_) | RequestError::Failed(_) | RequestError::Device(_) => {
+                ErrorClass::Gone
+            }
+            RequestError::NoQueue(cause) => cause.class(),
             RequestError::Memory(_)
             | RequestError::TooLarge { .. }
             | RequestError::TooShort { .. }

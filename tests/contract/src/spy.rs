@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use doorbell_device::{Device, DeviceError, DmaMemory, Doorbell, Interrupt, MapRequest};
-use nvme_spec::admin::CreateQueueCdw10;
+use nvme_spec::admin::{CreateCqCdw11, CreateQueueCdw10};
 use nvme_spec::registers::{Aqa, offset, sq_tail_doorbell};
 use nvme_spec::{AdminOpcode, Command, NvmOpcode};
 
@@ -62,6 +62,13 @@ impl Spy {
         self.io().into_iter().map(|(_, command)| command).filter(|c| c.cdw0.opcode() == opcode.0).collect()
     }
 
+    /// Admin commands of an opcode.
+    pub(crate) fn admin(&self, opcode: AdminOpcode) -> Vec<Command> {
+        let rings = lock(&self.book).rings.clone();
+        let admin = rings.into_iter().filter(|ring| ring.queue == 0).flat_map(|ring| ring.commands);
+        admin.filter(|command| command.cdw0.opcode() == opcode.0).collect()
+    }
+
     pub(crate) fn clear(&self) {
         lock(&self.book).rings.clear();
     }
@@ -87,6 +94,12 @@ impl Book {
         }
         self.rings.push(Ring { queue, commands });
     }
+}
+
+/// The vector of a Create I/O Completion Queue, if it has one.
+pub(crate) fn vector(create: &Command) -> Option<u16> {
+    let cdw11 = CreateCqCdw11::from(create.cdw11);
+    cdw11.ien().then(|| cdw11.iv())
 }
 
 impl Device for Spy {

@@ -188,7 +188,7 @@ impl Core {
     /// Creates a queue pair on the host and on the device. What a failure leaves behind is undone, or, where the
     /// device may still own it, kept until the controller is disabled.
     async fn create_queue(self: &Arc<Self>) -> Result<Arc<QueuePair>, RequestError> {
-        let id = self.issuers.lock().made.len() as u16 + 1;
+        let id = self.free_identifier().await;
         let interrupts = match self.completion {
             CompletionMode::Interrupt | CompletionMode::Adaptive => self.device.interrupt_count(),
             CompletionMode::Polling | CompletionMode::CallerPolls => 0,
@@ -241,6 +241,21 @@ impl Core {
             None => self.polled.add(queue.clone()),
         }
         Ok(queue)
+    }
+
+    /// The lowest identifier that no queue has, the half-made ones included that the device did not give back. Those
+    /// are asked for again.
+    async fn free_identifier(&self) -> u16 {
+        let condemned = self.condemned().clone();
+        for queue in condemned {
+            if self.delete_queue(AdminOpcode::DELETE_IO_CQ, queue.id()).await {
+                self.condemned().retain(|other| !Arc::ptr_eq(other, &queue));
+            }
+        }
+        let wanted = self.issuers.lock();
+        let condemned = self.condemned();
+        let taken = |id: &u16| wanted.made.iter().map(|(_, queue)| queue).chain(&*condemned).any(|q| q.id() == *id);
+        (1..u16::MAX).find(|id| !taken(id)).unwrap_or(u16::MAX)
     }
 
     /// An error status means that the device does not have the queue; any other failure leaves that open.
