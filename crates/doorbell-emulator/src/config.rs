@@ -10,8 +10,8 @@ use crate::fault::FaultPlan;
 
 /// The most I/O queue pairs a controller can have.
 pub const MAX_QUEUE_PAIRS: u16 = 64;
-/// The most entries an I/O queue can have.
-pub const MAX_QUEUE_ENTRIES: u32 = 4096;
+/// The most entries an I/O queue can have: room for 4096 commands, since a ring is never full.
+pub const MAX_QUEUE_ENTRIES: u32 = 4097;
 /// The largest memory page as MPSMAX counts it: 2 ^ (12 + 4) bytes, 64 KiB.
 pub const MAX_PAGE_SHIFT: u8 = 4;
 
@@ -28,7 +28,7 @@ pub struct ControllerConfig {
     pub firmware: String,
     /// I/O queue pairs, 1 to 64. 64.
     pub queue_pairs: u16,
-    /// CAP.MQES: entries of the largest I/O queue, less one: 1 to 4095. 4095.
+    /// CAP.MQES: entries of the largest I/O queue, less one: 1 to 4096. 4095.
     pub mqes: u16,
     /// CAP.DSTRD: doorbells are 2 ^ (2 + DSTRD) bytes apart, 0 to 8. 0; 4 is a stride of 64 bytes.
     pub dstrd: u8,
@@ -124,7 +124,7 @@ impl Default for ControllerConfig {
             ieee_oui: [0x52, 0x54, 0x00],
             firmware: "1.0".into(),
             queue_pairs: MAX_QUEUE_PAIRS,
-            mqes: (MAX_QUEUE_ENTRIES - 1) as u16,
+            mqes: 4095,
             dstrd: 0,
             mpsmin: 0,
             mpsmax: MAX_PAGE_SHIFT,

@@ -18,6 +18,8 @@ const PATIENCE: Duration = Duration::from_secs(24 * 3600);
 pub struct World {
     runtime: Arc<SimRuntime>,
     devices: Mutex<Vec<Arc<InProcess<Controller>>>>,
+    /// A device did something since those who wait for interrupts were last woken.
+    worked: AtomicBool,
 }
 
 impl Default for World {
@@ -30,7 +32,7 @@ impl World {
     /// A world without devices, at time 0.
     #[must_use]
     pub fn new() -> Self {
-        Self { runtime: Arc::new(SimRuntime::default()), devices: Mutex::default() }
+        Self { runtime: Arc::new(SimRuntime::default()), devices: Mutex::default(), worked: AtomicBool::new(false) }
     }
 
     /// A new controller of a subsystem, which this world runs.
@@ -84,6 +86,7 @@ impl World {
             all.worked |= activity.worked;
             all.wake_at = [all.wake_at, activity.wake_at].into_iter().flatten().min();
         }
+        self.worked.fetch_or(all.worked, Ordering::SeqCst);
         all
     }
 
@@ -118,7 +121,8 @@ impl World {
     /// Lets everybody do what is to be done now; whether there was anything.
     fn turn(&self) -> bool {
         let tasks = self.runtime.run_tasks();
-        let worked = self.step_devices();
+        self.step();
+        let worked = self.worked.swap(false, Ordering::SeqCst);
         if worked {
             self.runtime.wake_watchers();
         }
