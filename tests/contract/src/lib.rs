@@ -29,6 +29,7 @@ mod namespace;
 mod odd;
 mod odd_devices;
 mod pointers;
+mod pool_lists;
 mod queues;
 mod reading;
 mod removal;

@@ -184,6 +184,23 @@ fn d5_a_chain_that_the_pool_cannot_hold_is_no_obstacle() {
 }
 
 #[test]
+fn d5_a_block_larger_than_the_largest_transfer_goes_whole() {
+    let bench = Bench::with(NamespaceConfig::ram(16 << 20).block_size(65536));
+    let w = Watched::with(&bench, prps(), |options| options.max_transfer(512));
+    assert_eq!(w.namespace.max_transfer_block_count(), 1);
+    let pages = scattered(40);
+    let data = pattern(1, 65536);
+    for offset in [0, 4, 4092] {
+        fill(&w.memory, &pages, offset, &data);
+        let range = PagedRange::new(offset, data.len(), &pages).expect("a range");
+        bench.run(w.namespace.write(0, 3, 1, false, &w.memory, range)).expect("written");
+        let mut back = vec![0; data.len()];
+        bench.run(w.namespace.read_slice(0, 3, &mut back)).expect("read");
+        assert!(back == data);
+    }
+}
+
+#[test]
 fn d5_a_buffer_of_the_drivers_is_named_at_every_length() {
     let huge = Huge::new(prps(), |options| options);
     let Huge { bench, driver, namespace, .. } = &huge;

@@ -10,6 +10,9 @@ use crate::error::DeviceMisbehaved;
 use crate::memory::PAGE_SIZE;
 use crate::queue::{Lists, Parts, Pool, QueuePair, SLOT_WORDS, Words};
 
+/// Bytes of the largest block that there can be, with its metadata.
+const LARGEST_BLOCK: usize = 128 << 10;
+
 /// What a queue pair is to be like.
 pub(crate) struct Shape {
     pub(crate) id: u16,
@@ -33,9 +36,11 @@ pub(crate) fn build(device: &dyn Device, shape: &Shape, failure: Arc<Failure>) -
     let entries = depth + 1;
     // The longest list any transfer needs, in a part of a page whose size is a power of two, so that none crosses a
     // page; longer lists go on in pages of the pool.
-    let prps = shape.max_transfer / page + 2;
+    // A block goes whole, whatever the largest transfer is.
+    let longest = shape.max_transfer.max(LARGEST_BLOCK);
+    let prps = longest / page + 2;
     // Guest pages that are smaller than the controller's go out as SGLs, two words each.
-    let sgls = if shape.sgl && page > PAGE_SIZE { 2 * (shape.max_transfer / PAGE_SIZE + 1) } else { 0 };
+    let sgls = if shape.sgl && page > PAGE_SIZE { 2 * (longest / PAGE_SIZE + 1) } else { 0 };
     let list_words = prps.max(sgls).next_power_of_two().clamp(8, page / 8);
     let submission = 0;
     let completion = submission + (entries * 64).next_multiple_of(page);

@@ -70,6 +70,9 @@ impl Namespace {
         let mut first = Exchange::new(queue);
         let mut second = Exchange::new(queue);
         poll_fn(|context| first.poll_pages(half * 2, context)).await;
+        if first.run().is_none() {
+            return Err(queue.lost().into());
+        }
         // Each half keeps its own pages, whatever becomes of this future.
         first.share_pages(half, &mut second);
         let layout = inner.core.layout;

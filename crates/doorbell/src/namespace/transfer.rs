@@ -307,14 +307,16 @@ impl<'a> Transfer<'a> {
                         _ => Poll::Pending,
                     };
                 }
-                Err(Refused::Lost(lost)) => return Poll::Ready(Err(lost.into())),
-                Err(Refused::Build(Unbuilt::Memory(error))) => return Poll::Ready(Err(error.into())),
-                Err(Refused::Build(Unbuilt::NeedsBounce)) => {
+                Err(refused) => {
                     // Pages taken for a list are too few for data.
                     if let Some(exchange) = &mut self.exchange {
                         exchange.return_pages();
                     }
-                    self.step = Step::Bounced;
+                    match refused {
+                        Refused::Lost(lost) => return Poll::Ready(Err(lost.into())),
+                        Refused::Build(Unbuilt::Memory(error)) => return Poll::Ready(Err(error.into())),
+                        Refused::Build(Unbuilt::NeedsBounce) => self.step = Step::Bounced,
+                    }
                 }
             }
         }
@@ -325,14 +327,24 @@ impl<'a> Transfer<'a> {
     fn poll_in_flight(&mut self, context: &mut Context<'_>) -> Poll<Result<(), RequestError>> {
         let Some(exchange) = &mut self.exchange else { return Poll::Ready(Err(RequestError::Gone)) };
         let result = std::task::ready!(exchange.poll_result(context));
+        exchange.return_pages();
         self.step = Step::Ended;
         Poll::Ready(result.map(drop))
     }
 
-    /// Piece by piece through the pool.
+    /// Piece by piece through the pool, whose pages are others' as soon as it is over, well or badly.
     #[cold]
     #[inline(never)]
     fn poll_pieces(&mut self, context: &mut Context<'_>) -> Poll<Result<(), RequestError>> {
+        let result = std::task::ready!(self.poll_each_piece(context));
+        if let Some(exchange) = &mut self.exchange {
+            exchange.return_pages();
+        }
+        self.step = Step::Ended;
+        Poll::Ready(result)
+    }
+
+    fn poll_each_piece(&mut self, context: &mut Context<'_>) -> Poll<Result<(), RequestError>> {
         loop {
             if self.step == Step::Bounced {
                 std::task::ready!(self.poll_bounced(context))?;
@@ -342,7 +354,6 @@ impl<'a> Transfer<'a> {
             std::task::ready!(exchange.poll_result(context))?;
             self.finish_piece()?;
             if self.done == self.request.block_count {
-                self.step = Step::Ended;
                 return Poll::Ready(Ok(()));
             }
             self.step = Step::Bounced;
@@ -403,9 +414,12 @@ impl<'a> Transfer<'a> {
             return Poll::Ready(Err(core.lost().into()));
         };
         let pool = queue.pool();
-        let largest = pool.capacity() / self.request.inner.transfer_block_size as usize;
+        // One SGL data block says any run of pages; a PRP list may need pages of the pool itself.
+        let list_pages = |bytes| if core.layout.sgl { 0 } else { chain_pages(&core.layout, queue.list_words(), bytes) };
+        let capacity = pool.capacity() - list_pages(pool.capacity().min(total)) * core.page_size;
+        let largest = capacity / self.request.inner.transfer_block_size as usize;
         if largest == 0 || (largest < self.request.block_count as usize && !self.request.kind.divisible) {
-            let error = RequestError::TooLarge { len: total as u64, max: pool.capacity() as u64, unit: "bytes" };
+            let error = RequestError::TooLarge { len: total as u64, max: capacity as u64, unit: "bytes" };
             return Poll::Ready(Err(error));
         }
         // Before anything is sent, the whole of the memory is looked at.
@@ -416,7 +430,8 @@ impl<'a> Transfer<'a> {
         let (done, piece) = (self.request.bytes(self.done), self.request.bytes(self.piece));
         let (request, done_blocks, blocks) = (&self.request, self.done, self.piece);
         let Some(exchange) = &mut self.exchange else { return Poll::Ready(Err(core.lost().into())) };
-        std::task::ready!(exchange.poll_pages(piece, context));
+        let data = piece.next_multiple_of(core.page_size);
+        std::task::ready!(exchange.poll_pages(data + list_pages(piece) * core.page_size, context));
         let notes = Notes { tag: request.tag, registration: 0, bounced: true };
         let started = exchange.poll_start(context, notes, |list, run| {
             let nowhere = MemoryError::NotPresent { gpa: u64::MAX };
@@ -424,7 +439,8 @@ impl<'a> Transfer<'a> {
             if request.kind.access == Access::Read {
                 request.payload.copy_out((done, piece), memory, offset)?;
             }
-            let pointers = run_pointers(memory, offset, core.layout, list, None, piece);
+            let chain = Chain { memory, offset: offset + data };
+            let pointers = run_pointers(memory, offset, core.layout, list, Some(chain), piece);
             Ok::<_, MemoryError>(request.command(done_blocks, blocks, pointers.ok_or(nowhere)?))
         });
         match std::task::ready!(started) {

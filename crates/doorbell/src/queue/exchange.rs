@@ -41,11 +41,12 @@ impl<'q> Exchange<'q> {
     }
 
     /// Takes pages of the pool, in order of arrival. Before the slot, so that whoever holds pages only ever waits for
-    /// slots, and slots wait for nobody.
+    /// slots, and slots wait for nobody. There are none when the queue takes no more commands, as starting one will say.
     pub(crate) fn poll_pages(&mut self, bytes: usize, context: &mut Context<'_>) -> Poll<()> {
         if self.run.is_none() {
             match self.queue.pool().poll_take(bytes, &mut self.run_place, context) {
                 Poll::Ready(run) => self.run = Some(run),
+                Poll::Pending if self.queue.pool().is_closed() => {}
                 Poll::Pending => return Poll::Pending,
             }
         }
@@ -67,7 +68,8 @@ impl<'q> Exchange<'q> {
         }
     }
 
-    /// Gives the pages back, between two commands.
+    /// Gives the pages back, if there are any.
+    #[inline(always)]
     pub(crate) fn return_pages(&mut self) {
         if let Some(run) = self.run.take() {
             self.queue.pool().give_back(run);
@@ -132,6 +134,8 @@ impl<'q> Exchange<'q> {
         let success = self.token.is_some_and(|token| self.queue.claim_success(token));
         if success {
             self.token = None;
+            // List pages; the future may live on for long.
+            self.return_pages();
         }
         success
     }

@@ -676,6 +676,7 @@ impl QueuePair {
             let wakers = inner.waiting.wakers();
             inner.rest().wakers = wakers;
         });
+        self.pool.close();
     }
 
     /// Ends every command without a result. Only when the device can no longer touch any of their memory, or that
@@ -704,6 +705,7 @@ impl QueuePair {
             rest.held.extend(inner.held.drain(..).map(|(_, held)| held));
             inner.rest = Some(Box::new(rest));
         });
+        self.pool.close();
     }
 
     /// Keeps its memory for the rest of the process's life: the device goes on using it.
@@ -755,6 +757,7 @@ impl Rest {
         if self.fault
             && let Some(fault) = queue.fault.get()
         {
+            queue.pool.close();
             (queue.on_fault)(fault);
         }
         self.wakers.into_iter().for_each(Waker::wake);

@@ -44,13 +44,15 @@ struct State {
     used: Box<[bool]>,
     in_use: usize,
     waiting: Waiting<Run>,
+    /// The queue takes no more commands: nobody needs to wait for pages any more.
+    closed: bool,
 }
 
 impl Pool {
     /// A pool of all of `memory`, which begins at a page boundary.
     pub(crate) fn new(memory: DmaMemory, page_size: usize) -> Self {
         let pages = memory.len() / page_size;
-        let state = State { used: vec![false; pages].into(), in_use: 0, waiting: Waiting::new() };
+        let state = State { used: vec![false; pages].into(), in_use: 0, waiting: Waiting::new(), closed: false };
         Self { memory, page_size, pages, state: Mutex::new(state) }
     }
 
@@ -98,6 +100,20 @@ impl Pool {
                 Poll::Pending
             }
         }
+    }
+
+    /// Wakes who waits, for good: the queue takes no more commands.
+    pub(crate) fn close(&self) {
+        let mut state = self.lock();
+        state.closed = true;
+        let woken = state.waiting.wakers();
+        drop(state);
+        woken.into_iter().for_each(Waker::wake);
+    }
+
+    /// Whether waiting is in vain. Whoever looks after joining the line misses nothing.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.lock().closed
     }
 
     /// Gives a run back and serves who waits.
