@@ -1,17 +1,18 @@
-//! Atomics and cells, swapped for the model checker's under `cfg(loom)`.
+//! Atomics and cells, swapped for the model checker's under `cfg(doorbell_loom)`. Not plain `loom`: crates that we
+//! depend on listen to that.
 
-#[cfg(loom)]
+#[cfg(doorbell_loom)]
 pub(crate) use loom::cell::UnsafeCell;
-#[cfg(loom)]
+#[cfg(doorbell_loom)]
 pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
-#[cfg(not(loom))]
+#[cfg(not(doorbell_loom))]
 pub(crate) use self::cell::UnsafeCell;
-#[cfg(not(loom))]
+#[cfg(not(doorbell_loom))]
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 /// The standard cell behind the model checker's interface.
-#[cfg(not(loom))]
+#[cfg(not(doorbell_loom))]
 mod cell {
     #[derive(Debug)]
     pub(crate) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);

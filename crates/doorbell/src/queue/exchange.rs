@@ -140,6 +140,12 @@ impl<'q> Exchange<'q> {
         success
     }
 
+    /// The claim on its slot, which is the taker's to settle from now on.
+    #[cfg(all(test, doorbell_loom))]
+    pub(super) fn take_token(&mut self) -> super::slots::Token {
+        self.token.take().expect("a started command")
+    }
+
     /// The completion of a started command; an error status is an error.
     pub(crate) fn poll_result(&mut self, context: &mut Context<'_>) -> Poll<Result<Completion, RequestError>> {
         let Some(token) = self.token else { return Poll::Ready(Err(RequestError::Gone)) };

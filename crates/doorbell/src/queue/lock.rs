@@ -28,7 +28,7 @@ const SPINS: u32 = 100;
 pub(crate) struct MarkedLock<T> {
     state: AtomicU32,
     value: UnsafeCell<T>,
-    #[cfg(not(loom))]
+    #[cfg(not(doorbell_loom))]
     unlocked: event_listener::Event,
 }
 
@@ -45,7 +45,7 @@ impl<T> MarkedLock<T> {
         Self {
             state: AtomicU32::new(FREE),
             value: UnsafeCell::new(value),
-            #[cfg(not(loom))]
+            #[cfg(not(doorbell_loom))]
             unlocked: event_listener::Event::new(),
         }
     }
@@ -87,7 +87,7 @@ impl<T> MarkedLock<T> {
     }
 
     #[cold]
-    #[cfg(not(loom))]
+    #[cfg(not(doorbell_loom))]
     fn lock_contended(&self) {
         use event_listener::Listener;
 
@@ -109,7 +109,7 @@ impl<T> MarkedLock<T> {
         }
     }
 
-    #[cfg(loom)]
+    #[cfg(doorbell_loom)]
     fn lock_contended(&self) {
         let _ = (SPINS, SLEEPER);
         while !self.try_lock() {
@@ -129,7 +129,7 @@ impl<T> MarkedLock<T> {
     #[cold]
     fn wake_sleepers(&self) {
         // All of them: the bit that told of them is gone, and each sets it again before it sleeps again.
-        #[cfg(not(loom))]
+        #[cfg(not(doorbell_loom))]
         self.unlocked.notify(usize::MAX);
     }
 }
@@ -174,5 +174,67 @@ impl<T> DerefMut for Guard<'_, T> {
         let value: *mut T = unsafe { pointer.deref() };
         // SAFETY: as above, and the cell outlives the guard's borrow of the lock.
         unsafe { &mut *value }
+    }
+}
+
+#[cfg(all(test, doorbell_loom))]
+mod models {
+    use loom::sync::Arc;
+    use loom::thread;
+
+    use super::MarkedLock;
+    use crate::sync::{AtomicU32, Ordering};
+
+    /// What was posted before a try is found, by whoever holds the lock.
+    #[test]
+    fn loom_lock_no_look_is_lost() {
+        loom::model(|| {
+            let lock = Arc::new(MarkedLock::new(0));
+            let posted = Arc::new(AtomicU32::new(0));
+            let look = |lock: &MarkedLock<u32>, posted: &AtomicU32| {
+                posted.fetch_add(1, Ordering::Release);
+                while let Some(mut found) = lock.try_lock_or_mark() {
+                    *found += posted.swap(0, Ordering::Acquire);
+                    if !found.release() {
+                        break;
+                    }
+                }
+            };
+            let threads = [(); 2].map(|()| {
+                let (lock, posted) = (lock.clone(), posted.clone());
+                thread::spawn(move || look(&lock, &posted))
+            });
+            threads.into_iter().for_each(|thread| thread.join().unwrap());
+            let found = lock.lock();
+            assert_eq!((*found, posted.load(Ordering::Relaxed)), (2, 0));
+            assert!(!found.release(), "nobody looks any more");
+        });
+    }
+
+    /// Who waits for the lock gets it, alone, and the mark that another left meanwhile is told to its holder.
+    #[test]
+    fn loom_lock_excludes_and_keeps_marks() {
+        loom::model(|| {
+            let lock = Arc::new(MarkedLock::new(0));
+            let other = lock.clone();
+            let thread = thread::spawn(move || {
+                let mut value = other.lock();
+                *value += 1;
+                value.release()
+            });
+            let marked = match lock.try_lock_or_mark() {
+                Some(mut value) => {
+                    *value += 1;
+                    assert!(!value.release(), "who waits leaves no mark");
+                    false
+                }
+                None => true,
+            };
+            let told = thread.join().unwrap();
+            assert_eq!(told, marked, "a mark is told once, and only if it was left");
+            let value = lock.lock();
+            assert_eq!(*value, if marked { 1 } else { 2 });
+            assert!(!value.release());
+        });
     }
 }

@@ -763,3 +763,6 @@ impl Rest {
         self.wakers.into_iter().for_each(Waker::wake);
     }
 }
+
+#[cfg(all(test, doorbell_loom))]
+mod models;

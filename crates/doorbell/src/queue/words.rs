@@ -2,25 +2,25 @@
 
 use crate::sync::AtomicU64;
 
-#[cfg(not(loom))]
+#[cfg(not(doorbell_loom))]
 use doorbell_device::{DmaMemory, HostMemory};
 
-/// Rings and slots are made of these: in DMA memory, or in the model checker's memory under `cfg(loom)`.
+/// Rings and slots are made of these: in DMA memory, or in the model checker's memory under `cfg(doorbell_loom)`.
 pub(crate) struct Words {
     /// The memory of `mapping`, at hand without a look through it.
-    #[cfg(not(loom))]
+    #[cfg(not(doorbell_loom))]
     memory: HostMemory,
-    #[cfg(not(loom))]
+    #[cfg(not(doorbell_loom))]
     mapping: DmaMemory,
-    #[cfg(not(loom))]
+    #[cfg(not(doorbell_loom))]
     first: usize,
-    #[cfg(not(loom))]
+    #[cfg(not(doorbell_loom))]
     len: usize,
-    #[cfg(loom)]
+    #[cfg(doorbell_loom)]
     words: Vec<AtomicU64>,
 }
 
-#[cfg(not(loom))]
+#[cfg(not(doorbell_loom))]
 impl Words {
     /// `len` words from byte `offset` of `memory` on; `None` if they do not fit or are not aligned.
     pub(crate) fn new(mapping: DmaMemory, offset: usize, len: usize) -> Option<Self> {
@@ -85,8 +85,12 @@ impl Words {
     }
 }
 
-#[cfg(loom)]
+#[cfg(doorbell_loom)]
 impl Words {
+    pub(crate) fn new(_: doorbell_device::DmaMemory, _: usize, len: usize) -> Option<Self> {
+        Some(Self::model(len))
+    }
+
     pub(crate) fn model(len: usize) -> Self {
         Self { words: (0..len).map(|_| AtomicU64::new(0)).collect() }
     }

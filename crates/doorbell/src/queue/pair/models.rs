@@ -1,0 +1,235 @@
+//! A queue pair under the model checker: every order in which a future, a device and others can meet.
+
+use std::sync::atomic::{AtomicUsize, Ordering as StdOrdering};
+use std::task::Wake;
+
+use doorbell_device::{DmaMemory, Doorbell, HostMemory};
+use loom::sync::Arc;
+use loom::thread;
+
+use super::*;
+use crate::queue::Exchange;
+use crate::queue::pool::Pool;
+
+/// Counts how often it is woken. Not itself part of the model: the model runs one thread at a time.
+#[derive(Default)]
+struct Woken(AtomicUsize);
+
+impl Wake for Woken {
+    fn wake(self: std::sync::Arc<Self>) {
+        self.0.fetch_add(1, StdOrdering::SeqCst);
+    }
+}
+
+impl Woken {
+    fn new() -> (std::sync::Arc<Self>, Waker) {
+        let woken = std::sync::Arc::new(Self::default());
+        (woken.clone(), woken.into())
+    }
+
+    fn count(&self) -> usize {
+        self.0.load(StdOrdering::SeqCst)
+    }
+}
+
+fn queue(depth: u16) -> Arc<QueuePair> {
+    let entries = usize::from(depth) + 1;
+    let memory = DmaMemory::new(HostMemory::allocate(4096).unwrap(), 0x1000, || Ok(()));
+    let parts = Parts {
+        id: 1,
+        depth,
+        submission: Words::model(entries * 8),
+        completion: Words::model(entries * 2),
+        slots: Words::model(usize::from(depth) * SLOT_WORDS),
+        lists: Lists { words: Words::model(usize::from(depth) * 8), words_per_slot: 8 },
+        pool: Pool::new(memory, 4096),
+        sq_doorbell: Doorbell::from_fn(|_| {}),
+        cq_doorbell: Doorbell::from_fn(|_| {}),
+    };
+    Arc::new(QueuePair::new(parts, false, Box::new(|fault| panic!("{fault}"))))
+}
+
+/// The device: completes the command in entry `index` of the submission ring, on the first pass.
+fn post(queue: &QueuePair, index: u16) {
+    let [first, ..] = queue.submission.group::<8>(index);
+    let cid = first.load(Ordering::Relaxed) >> 16 & 0xffff;
+    let [result, status] = queue.completion.group::<2>(index);
+    result.store(0, Ordering::Relaxed);
+    let head = (index + 1) % (queue.depth() + 1);
+    status.store(u64::from(head) | 1 << 16 | cid << 32 | 1 << 48, Ordering::Release);
+}
+
+fn start(exchange: &mut Exchange<'_>, waker: &Waker) -> bool {
+    let build = |_: List<'_>, _: Option<&Run>| Ok::<_, std::convert::Infallible>(Command::default());
+    exchange.poll_start(&mut Context::from_waker(waker), Notes::default(), build).is_ready()
+}
+
+fn is_done(exchange: &mut Exchange<'_>, waker: &Waker) -> bool {
+    match exchange.poll_result(&mut Context::from_waker(waker)) {
+        Poll::Ready(result) => result.is_ok(),
+        Poll::Pending => false,
+    }
+}
+
+/// Every slot can be taken, once.
+fn all_free(queue: &QueuePair) -> bool {
+    let mut inner = queue.lock.lock();
+    let taken = std::iter::from_fn(|| queue.free.take(&mut inner.taken)).count();
+    queue.unlock(inner);
+    taken == usize::from(queue.depth())
+}
+
+/// A future that is pending when its completion is found is woken, by the waker of its last poll.
+#[test]
+fn loom_pair_no_wake_up_is_lost() {
+    loom::model(|| {
+        let queue = queue(1);
+        let mut exchange = Exchange::new(&queue);
+        assert!(start(&mut exchange, Waker::noop()));
+        let device = queue.clone();
+        let device = thread::spawn(move || {
+            post(&device, 0);
+            device.drain();
+        });
+        let (woken, waker) = Woken::new();
+        let done = is_done(&mut exchange, &waker);
+        device.join().unwrap();
+        if !done {
+            assert_eq!(woken.count(), 1);
+            assert!(is_done(&mut exchange, &waker));
+        }
+        drop(exchange);
+        assert!(all_free(&queue));
+    });
+}
+
+/// Of two that look at once, at least one finds what was posted before.
+#[test]
+fn loom_pair_no_look_is_lost() {
+    loom::model(|| {
+        let queue = queue(1);
+        let (woken, waker) = Woken::new();
+        let mut exchange = Exchange::new(&queue);
+        assert!(start(&mut exchange, &waker));
+        let other = queue.clone();
+        let other = thread::spawn(move || other.drain());
+        post(&queue, 0);
+        let found = queue.drain();
+        assert_eq!(found + other.join().unwrap(), 1);
+        assert_eq!(woken.count(), 1);
+        assert!(exchange.claim_success());
+    });
+}
+
+/// Dropped as it completes: the slot is free once, and the pages it held come back, not before the device is done.
+#[test]
+fn loom_pair_drop_meets_completion() {
+    loom::model(|| {
+        let queue = queue(1);
+        let mut exchange = Exchange::new(&queue);
+        assert!(exchange.poll_pages(1, &mut Context::from_waker(Waker::noop())).is_ready());
+        assert!(start(&mut exchange, Waker::noop()));
+        let device = queue.clone();
+        let device = thread::spawn(move || {
+            assert_eq!(device.pool.usage(), (1, 1), "the device is not done with it");
+            post(&device, 0);
+            device.drain();
+        });
+        drop(exchange);
+        device.join().unwrap();
+        assert_eq!(queue.pool.usage(), (1, 0));
+        assert!(all_free(&queue));
+    });
+}
+
+/// Who waits for a slot is woken when the only one is given back without the lock.
+#[test]
+fn loom_pair_no_waiter_is_forgotten() {
+    loom::model(|| {
+        let queue = queue(1);
+        let mut first = Exchange::new(&queue);
+        assert!(start(&mut first, Waker::noop()));
+        post(&queue, 0);
+        assert_eq!(queue.drain(), 1);
+        let token = first.take_token();
+        let other = queue.clone();
+        let other = thread::spawn(move || assert!(other.claim_success(token)));
+        let (woken, waker) = Woken::new();
+        let mut second = Exchange::new(&queue);
+        let started = start(&mut second, &waker);
+        other.join().unwrap();
+        if !started {
+            assert_eq!(woken.count(), 1);
+            assert!(start(&mut second, &waker), "a slot was granted");
+        }
+        post(&queue, 1);
+        assert!(is_done(&mut second, &waker));
+        assert!(all_free(&queue));
+    });
+}
+
+/// Who leaves the line as a slot is granted to it passes it on.
+#[test]
+fn loom_pair_leaving_meets_grant() {
+    loom::model(|| {
+        let queue = queue(1);
+        let mut first = Exchange::new(&queue);
+        assert!(start(&mut first, Waker::noop()));
+        post(&queue, 0);
+        assert_eq!(queue.drain(), 1);
+        let (woken, waker) = Woken::new();
+        let mut second = Exchange::new(&queue);
+        let mut third = Exchange::new(&queue);
+        assert!(!start(&mut second, Waker::noop()));
+        assert!(!start(&mut third, &waker));
+        let token = first.take_token();
+        let other = queue.clone();
+        let other = thread::spawn(move || assert!(other.claim_success(token)));
+        drop(second);
+        other.join().unwrap();
+        assert_eq!(woken.count(), 1);
+        assert!(start(&mut third, &waker));
+    });
+}
+
+/// Memory that is being unregistered: either its command is refused, or it is seen.
+#[test]
+fn loom_pair_unregister_meets_submit() {
+    loom::model(|| {
+        let queue = queue(1);
+        let dead = Arc::new(crate::sync::AtomicBool::new(false));
+        let (other, other_dead) = (queue.clone(), dead.clone());
+        let submitter = thread::spawn(move || {
+            let notes = Notes { registration: 7, ..Notes::default() };
+            let build = |_: List<'_>| match other_dead.load(Ordering::Acquire) {
+                true => Err(()),
+                false => Ok(Command::default()),
+            };
+            other.start(Waker::noop(), &mut None, notes, build).is_ok()
+        });
+        dead.store(true, Ordering::Release);
+        let retired = queue.retire(|slots, slot| slots.registration(slot) == 7);
+        let seen = std::pin::pin!(retired).poll(&mut Context::from_waker(Waker::noop())).is_pending();
+        let submitted = submitter.join().unwrap();
+        assert_eq!(seen, submitted);
+    });
+}
+
+/// The queue is given up as its last command completes: the future ends either way.
+#[test]
+fn loom_pair_giving_up_meets_completion() {
+    loom::model(|| {
+        let queue = queue(1);
+        let (woken, waker) = Woken::new();
+        let mut exchange = Exchange::new(&queue);
+        assert!(start(&mut exchange, &waker));
+        post(&queue, 0);
+        let other = queue.clone();
+        let other = thread::spawn(move || other.drain());
+        queue.give_up(Lost::Shutdown);
+        other.join().unwrap();
+        assert_eq!(woken.count(), 1);
+        assert!(exchange.poll_result(&mut Context::from_waker(&waker)).is_ready());
+        assert!(all_free(&queue));
+    });
+}
