@@ -323,3 +323,6 @@ impl<'a> SglBuilder<'a> {
         self.ok.then(|| Pointers { dptr: DataPointer::sgl(segment), psdt: Cdw0::PSDT_SGL })
     }
 }
+
+#[cfg(all(test, not(doorbell_loom)))]
+mod tests;

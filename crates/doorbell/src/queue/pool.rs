@@ -199,3 +199,6 @@ impl State {
         woken
     }
 }
+
+#[cfg(all(test, not(doorbell_loom)))]
+mod tests;

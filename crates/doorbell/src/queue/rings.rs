@@ -124,3 +124,6 @@ pub(crate) fn clear(submission: &Words, completion: &Words) {
     }
     dma_wmb();
 }
+
+#[cfg(all(test, not(doorbell_loom)))]
+mod tests;

@@ -280,3 +280,6 @@ impl Taken {
         }
     }
 }
+
+#[cfg(all(test, not(doorbell_loom)))]
+mod tests;

@@ -1,0 +1,105 @@
+//! The rings against a device that is a few lines of arithmetic of its own.
+
+use doorbell_device::{DmaMemory, HostMemory};
+use proptest::prelude::*;
+
+use super::*;
+
+fn words(len: usize) -> Words {
+    let memory = HostMemory::allocate(len * 8).unwrap();
+    Words::new(DmaMemory::new(memory, 0, || Ok(())), 0, len).unwrap()
+}
+
+#[derive(Debug, Clone)]
+enum Op {
+    Submit,
+    /// The device completes so many.
+    Complete(usize),
+    /// The driver takes so many completions.
+    Take(usize),
+}
+
+fn ops() -> impl Strategy<Value = Vec<Op>> {
+    let op = prop_oneof![
+        3 => Just(Op::Submit),
+        1 => (1usize..5).prop_map(Op::Complete),
+        1 => (1usize..5).prop_map(Op::Take),
+    ];
+    prop::collection::vec(op, 0..400)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Commands and completions arrive as they were sent, in order, through any number of wraps.
+    #[test]
+    fn rings_carry_everything_in_order(entries in 2u16..20, ops in ops()) {
+        let (sq_words, cq_words) = (words(usize::from(entries) * 8), words(usize::from(entries) * 2));
+        clear(&sq_words, &cq_words);
+        let (mut sq, mut cq) = (SubmissionRing::new(entries), CompletionRing::new(entries));
+        // What was sent, and how much of it: the n-th thing lies in entry n modulo the size, its phase in the quotient.
+        let (mut sent, mut completed, mut taken) = (0u64, 0u64, 0u64);
+        let size = u64::from(entries);
+        for op in ops {
+            match op {
+                Op::Submit if sent - taken < size - 1 => {
+                    sq.push(&sq_words, &std::array::from_fn(|i| sent * 8 + i as u64));
+                    sent += 1;
+                    prop_assert_eq!(u64::from(sq.tail()), sent % size);
+                }
+                Op::Submit => {}
+                Op::Complete(count) => {
+                    let end = sent.min(completed + count as u64);
+                    for n in completed..end {
+                        let first = (n % size * 8) as usize;
+                        for i in 0..8 {
+                            prop_assert_eq!(sq_words.at(first + i).load(Ordering::Relaxed), n * 8 + i as u64);
+                        }
+                        let phase = n / size % 2 == 0;
+                        cq_words.at((n % size * 2) as usize).store(n, Ordering::Relaxed);
+                        cq_words.at((n % size * 2) as usize + 1).store(u64::from(phase) << 48, Ordering::Release);
+                    }
+                    completed = end;
+                }
+                Op::Take(count) => {
+                    for _ in 0..count {
+                        prop_assert_eq!(cq.is_posted(&cq_words), taken < completed);
+                        match cq.peek(cq_words.groups()) {
+                            Some([word, _]) => prop_assert_eq!(word, taken),
+                            None => break,
+                        }
+                        cq.pop();
+                        taken += 1;
+                        prop_assert_eq!(u64::from(cq.head()), taken % size);
+                        prop_assert_eq!(cq.phase(), taken / size % 2 == 0);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn every_size_wraps() {
+    for entries in [2, 3, 64, 65, 4096, 4097] {
+        let cq_words = words(usize::from(entries) * 2);
+        let mut cq = CompletionRing::new(entries);
+        for n in 0..u32::from(entries) * 3 {
+            let at = (n % u32::from(entries)) as usize * 2 + 1;
+            assert!(!cq.is_posted(&cq_words), "entry {n} of {entries} is an old one");
+            let phase = n / u32::from(entries) % 2 == 0;
+            cq_words.at(at).store(u64::from(phase) << 48, Ordering::Relaxed);
+            assert!(cq.is_posted(&cq_words));
+            cq.pop();
+        }
+    }
+}
+
+#[test]
+fn a_head_past_the_ring_is_not_taken() {
+    let mut sq = SubmissionRing::new(4);
+    assert!(sq.set_head(3));
+    assert!(!sq.set_head(4));
+    assert!(!sq.set_head(u16::MAX));
+    assert_eq!(sq.head(), 3);
+}
