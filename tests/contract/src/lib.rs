@@ -37,3 +37,4 @@ mod reservations;
 mod smoke;
 mod spy;
 mod stress;
+mod threads;

@@ -1,0 +1,48 @@
+//! The same on threads and in real time: the built-in runtime, a controller with a thread of its own, callers on others.
+
+use std::sync::Arc;
+
+use doorbell::{CompletionMode, DriverOptions, NvmeDriver};
+use doorbell_device::inprocess::Run;
+use doorbell_emulator::{ControllerConfig, NamespaceConfig, Subsystem, emulated};
+use futures_lite::future::block_on;
+
+use crate::bench::pattern;
+
+fn exercise(config: ControllerConfig, mode: CompletionMode) {
+    let subsystem = Subsystem::default();
+    subsystem.add_namespace(NamespaceConfig::ram(16 << 20)).expect("a namespace");
+    let device = emulated(&subsystem, config, Run::Threaded).expect("a device");
+    let options = DriverOptions::new(device).cpus(2).depth(8).completion(mode);
+    let driver: NvmeDriver = block_on(options.open()).expect("it comes up");
+    let namespace = Arc::new(block_on(driver.namespace(1)).expect("namespace 1"));
+    let callers = (0..4_u32).map(|caller| {
+        let namespace = namespace.clone();
+        std::thread::spawn(move || {
+            for round in 0..50_u64 {
+                let data = pattern(round * 4 + u64::from(caller), 8 * 512);
+                let lba = u64::from(caller) * 100;
+                block_on(namespace.write_slice(caller % 2, lba, false, &data)).expect("written");
+                let mut back = vec![0; data.len()];
+                block_on(namespace.read_slice(1 - caller % 2, lba, &mut back)).expect("read");
+                assert_eq!(back, data);
+            }
+        })
+    });
+    for caller in callers.collect::<Vec<_>>() {
+        caller.join().expect("a caller");
+    }
+    subsystem.resize_namespace(1, 1 << 20).expect("resized");
+    assert_eq!(block_on(namespace.wait_resize(32768)).expect("told"), 2048);
+    block_on(driver.shutdown());
+    assert!(block_on(namespace.flush(0)).is_err());
+}
+
+#[test]
+fn threads_find_completions_by_interrupt_and_by_polling() {
+    for mode in [CompletionMode::Interrupt, CompletionMode::Adaptive, CompletionMode::Polling] {
+        exercise(ControllerConfig::default(), mode);
+    }
+    exercise(ControllerConfig { vectors: 0, ..ControllerConfig::default() }, CompletionMode::Interrupt);
+    exercise(ControllerConfig { mqes: 1, aerl: 0, ..ControllerConfig::default() }, CompletionMode::Interrupt);
+}
