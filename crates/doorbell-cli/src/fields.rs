@@ -50,8 +50,13 @@ impl Bits {
                 (*name.unwrap_or(&"Reserved")).into()
             }
         };
-        format!("  [{}:{}] : {value:#x}\t{meaning}\n", self.high, self.low)
+        format!("  [{}:{}] : {}\t{meaning}\n", self.high, self.low, hexadecimal(value))
     }
+}
+
+/// As C prints it, and so nvme-cli: without a prefix where it is 0.
+pub(crate) fn hexadecimal(value: u64) -> String {
+    if value == 0 { "0".into() } else { format!("{value:#x}") }
 }
 
 /// The meaning of a value's bits, a line for each.
@@ -61,6 +66,8 @@ pub(crate) fn lines(value: u64, bits: &[Bits]) -> String {
 
 struct Field {
     name: String,
+    /// The array that it belongs to in JSON.
+    list: Option<&'static str>,
     text: String,
     json: Value,
     /// For people who want it decoded.
@@ -83,7 +90,15 @@ impl Fields {
     /// A field with its text and its JSON.
     pub(crate) fn add(&mut self, name: impl Into<String>, text: impl Into<String>, json: impl Into<Value>) {
         let (name, text, json) = (name.into(), text.into(), json.into());
-        self.rows.push(Field { name, text, json, details: String::new() });
+        self.rows.push(Field { name, list: None, text, json, details: String::new() });
+    }
+
+    /// One of several of a kind: a line of its own, and an element of the array `list` in JSON.
+    pub(crate) fn item(&mut self, list: &'static str, name: impl Into<String>, text: impl Into<String>, json: Value) {
+        self.add(name, text, json);
+        if let Some(last) = self.rows.last_mut() {
+            last.list = Some(list);
+        }
     }
 
     /// A number, in decimal.
@@ -95,7 +110,7 @@ impl Fields {
     /// A number, in hexadecimal.
     pub(crate) fn hex(&mut self, name: &str, value: impl Into<u64>) {
         let value = value.into();
-        self.add(name, if value == 0 { "0".into() } else { format!("{value:#x}") }, value);
+        self.add(name, hexadecimal(value), value);
     }
 
     /// A number that may be too wide for JSON.
@@ -138,7 +153,18 @@ impl Fields {
 
     /// The JSON object.
     pub(crate) fn to_json(&self) -> Map<String, Value> {
-        self.rows.iter().map(|row| (row.name.trim().into(), row.json.clone())).collect()
+        let mut object = Map::new();
+        for row in &self.rows {
+            match row.list {
+                None => _ = object.insert(row.name.clone(), row.json.clone()),
+                Some(list) => {
+                    if let Value::Array(items) = object.entry(list).or_insert_with(|| json!([])) {
+                        items.push(row.json.clone());
+                    }
+                }
+            }
+        }
+        object
     }
 
     /// Prints it.
@@ -161,8 +187,10 @@ mod tests {
         fields.dec("n", 7u8);
         assert_eq!(fields.to_text(false), "Things:\noh    : 0xa\nn     : 7\n");
         let decoded = fields.to_text(true);
-        assert!(decoded.contains("  [3:2] : 0x2\tc\n  [1:1] : 0x1\tSecond Supported\n  [0:0] : 0x0\tFirst Not"));
-        assert_eq!(Value::from(fields.to_json()), json!({"oh": 10, "n": 7}));
+        assert!(decoded.contains("  [3:2] : 0x2\tc\n  [1:1] : 0x1\tSecond Supported\n  [0:0] : 0\tFirst Not"));
+        fields.item("things", "thing 0", "first", json!(1));
+        fields.item("things", "thing 1", "second", json!(2));
+        assert_eq!(Value::from(fields.to_json()), json!({"oh": 10, "n": 7, "things": [1, 2]}));
     }
 
     #[test]

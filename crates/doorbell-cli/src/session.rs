@@ -70,11 +70,11 @@ pub(crate) fn check_range(namespace: &Namespace, first: u64, count: u64) -> Resu
     let there_are = namespace.block_count();
     match first.checked_add(count) {
         Some(end) if end <= there_are => Ok(()),
-        _ => bail!(
-            "block {first} and the {} after it are not all in namespace {}, which has blocks 0 to {}",
-            count.saturating_sub(1),
-            namespace.nsid(),
-            there_are.saturating_sub(1)
-        ),
+        _ => {
+            let (nsid, last) = (namespace.nsid(), there_are.saturating_sub(1));
+            let what =
+                if count == 1 { format!("block {first} is") } else { format!("{count} blocks from {first} on are") };
+            bail!("{what} not in namespace {nsid}, which has blocks 0 to {last}")
+        }
     }
 }

@@ -214,6 +214,7 @@ impl Jobs<'_> {
     ) -> (Outcome, Duration, Duration) {
         let count = self.jobs.len();
         let (ready, finished, main) = (Barrier::new(count + 1), AtomicUsize::new(0), thread::current());
+        tracing::info!(jobs = count, "{title}");
         thread::scope(|scope| {
             let threads: Vec<_> = self
                 .jobs

@@ -27,7 +27,7 @@ pub(super) fn fields(page: &[u8; 4096], min_page_size: usize) -> Result<Fields> 
     f.dec("ofcs", id.ofcs);
     for (index, state) in id.power_states().iter().enumerate() {
         let (text, json) = power_state(state);
-        f.add(format!("ps{index:7}"), text, json);
+        f.item("psds", format!("ps{index:7}"), text, json);
     }
     Ok(f)
 }

@@ -5,7 +5,7 @@ use nvme_spec::identify::{IdentifyNamespace, LbaFormat};
 use serde_json::{Value, json};
 use zerocopy::FromBytes;
 
-use crate::fields::{Bits, Fields, choice, flag, number};
+use crate::fields::{Bits, Fields, choice, flag, hexadecimal, number};
 use crate::output;
 
 const WIDTH: usize = 8;
@@ -59,7 +59,7 @@ pub(super) fn fields(nsid: u32, page: &[u8; 4096], decoded: bool) -> Result<Fiel
     let in_use = usize::from(ns.lba_format_index());
     for (index, format) in ns.lba_formats().iter().enumerate() {
         let (text, json) = lba_format(*format, index == in_use, decoded);
-        f.add(format!("lbaf {index:2}"), text, json);
+        f.item("lbafs", format!("lbaf {index:2}"), text, json);
     }
     Ok(f)
 }
@@ -67,14 +67,16 @@ pub(super) fn fields(nsid: u32, page: &[u8; 4096], decoded: bool) -> Result<Fiel
 fn lba_format(format: LbaFormat, in_use: bool, decoded: bool) -> (String, Value) {
     let marker = if in_use { " (in use)" } else { "" };
     let text = match decoded {
-        false => format!("ms:{:<3} lbads:{:<2} rp:{:#x}{marker}", format.ms(), format.lbads(), format.rp()),
+        false => {
+            format!("ms:{:<3} lbads:{:<2} rp:{}{marker}", format.ms(), format.lbads(), hexadecimal(format.rp().into()))
+        }
         true => {
             let performance = ["Best", "Better", "Good", "Degraded"];
             let performance = performance.get(usize::from(format.rp())).unwrap_or(&"Reserved");
             let data = format.data_size().map_or("none".into(), |size| format!("{size} bytes"));
-            let (ms, rp) = (format.ms(), format.rp());
+            let (ms, rp) = (format.ms(), hexadecimal(format.rp().into()));
             let sizes = format!("Metadata Size: {ms:<3} bytes - Data Size: {data:<10}");
-            format!("{sizes} - Relative Performance: {rp:#x} {performance}{marker}")
+            format!("{sizes} - Relative Performance: {rp} {performance}{marker}")
         }
     };
     (text, json!({ "ms": format.ms(), "ds": format.lbads(), "rp": format.rp(), "in_use": in_use }))

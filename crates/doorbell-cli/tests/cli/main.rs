@@ -1,0 +1,11 @@
+//! The command as its users meet it: arguments in, output, errors and exit status out.
+
+mod bench;
+mod data;
+mod harness;
+mod help;
+mod identify;
+mod logs_and_features;
+mod mistakes;
+mod registers;
+mod reservations;
