@@ -26,7 +26,7 @@ Device address, such as emulated:size=1G,block=4096
 
 emulated:KEY=VALUE,...  a controller in software, in this process:
   size=1G               in memory; gone when the command ends
-  file=disk.img         in a file, which has to exist and be a multiple of the block size long
+  file=disk.img         in a file, which has to exist; whole blocks
   null,size=1T          reads give zeroes, writes are forgotten
   block=512             bytes of a block
   and more: namespaces=, queues=, mqes=, vectors=, mdts=, sgl=, pi=, latency=, readonly=, vwc=, version=, fault=, ...";

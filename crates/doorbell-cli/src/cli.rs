@@ -14,6 +14,8 @@ use crate::verbs::{blocks, features, format, identify, inspect, io, logs, regist
     name = "doorbell",
     version,
     propagate_version = false,
+    subcommand_value_name = "VERB",
+    subcommand_help_heading = "Verbs",
     subcommand_required = true,
     arg_required_else_help = true,
     after_help = "\
@@ -33,6 +35,7 @@ pub(crate) struct Cli {
 
 /// What every verb takes.
 #[derive(Args)]
+#[command(next_help_heading = "Options of every verb")]
 pub(crate) struct Global {
     /// How results are printed
     #[arg(short, long, global = true, value_enum, value_name = "FORMAT", default_value_t = Format::Normal)]

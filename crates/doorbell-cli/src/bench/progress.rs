@@ -43,10 +43,10 @@ impl Progress {
         let (then, before) = std::mem::replace(&mut self.last, (now, done));
         let rate = done.saturating_sub(before) as f64 / now.duration_since(then).as_secs_f64().max(1e-9);
         let elapsed = now.duration_since(self.start);
-        self.bar.set_position(if self.timed { u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX) } else { done });
         let bandwidth = output::bytes((rate * self.io_bytes as f64) as u64);
         let iops = output::thousands(rate as u128);
-        self.bar.set_message(format!("{:.0} s, {iops} IOPS, {bandwidth}/s", elapsed.as_secs_f64()));
+        self.bar.set_message(format!("{:.1} s, {iops} IOPS, {bandwidth}/s", elapsed.as_secs_f64()));
+        self.bar.set_position(if self.timed { u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX) } else { done });
     }
 }
 

@@ -9,12 +9,7 @@ use crate::harness::{Ran, data, doorbell, place};
 #[test]
 fn addresses_that_are_none() {
     let scheme = doorbell("list-ns pci:0000:01:00.0").complaint();
-    assert_data_eq!(
-        scheme,
-        str![[
-            r#"device address "pci:0000:01:00.0": there is no kind of device "pci"; an address looks like emulated:[..]"#
-        ]]
-    );
+    assert_data_eq!(scheme, str![[r#"device address "pci:0000:01:00.0": there is no kind of device "pci"; [..]"#]]);
     let word = doorbell("id-ctrl disk").complaint();
     assert_data_eq!(
         word,
