@@ -87,8 +87,8 @@ impl Rw {
         }
     }
 
-    pub(crate) fn reads(self) -> bool {
-        matches!(self, Rw::Read | Rw::Randread | Rw::Randrw)
+    pub(crate) fn writes(self) -> bool {
+        matches!(self, Rw::Write | Rw::Randwrite | Rw::Randrw)
     }
 
     pub(crate) fn is_random(self) -> bool {

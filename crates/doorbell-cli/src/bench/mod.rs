@@ -137,7 +137,7 @@ impl Bench {
             jobs.set_units(whole);
         }
         let mut ledgers = if self.verify { jobs.ledgers() } else { jobs.no_ledgers() };
-        if self.verify && self.rw.reads() && self.rw != Rw::Randrw {
+        if self.verify && !self.rw.writes() {
             findings.add_findings(jobs.run::<true>("laying out", &mut ledgers, Work::Write).0);
         }
         let work = Work::Measure { rw: self.rw, rwmixread: self.rwmixread, time: self.runtime };

@@ -20,6 +20,12 @@ impl Plan {
         if namespace.transfer_block_size() != namespace.block_size() {
             bail!("namespace {} has metadata behind each block, which bench does not know about", namespace.nsid());
         }
+        if namespace.is_read_only() && (bench.verify || bench.rw.writes()) {
+            bail!(
+                "namespace {} is write protected; only --rw read and randread, without --verify, are possible",
+                namespace.nsid()
+            );
+        }
         let largest = u64::from(namespace.max_transfer_block_count()) * block;
         let there_is = namespace.block_count().saturating_mul(block);
         Self::of(bench.bs, bench.numjobs.into(), bench.size, block, largest, there_is)

@@ -69,6 +69,29 @@ fn every_way_to_find_completions_works() {
 }
 
 #[test]
+fn the_share_of_reads_is_as_asked() {
+    let run = |percent: u32| {
+        let device = "emulated:size=4M,block=4096";
+        doorbell(&format!("bench {device} --rw randrw --rwmixread {percent} --runtime 300ms -o json")).json()
+    };
+    assert_eq!(run(0)["reads"], 0);
+    assert_eq!(run(100)["writes"], 0);
+    let mixed = run(70);
+    let share = mixed["reads"].as_f64().unwrap() / mixed["ios"].as_f64().unwrap();
+    assert!((0.6..0.8).contains(&share), "{mixed}");
+}
+
+#[test]
+fn a_namespace_that_cannot_be_written_is_only_read() {
+    let device = "emulated:size=1M,readonly=on";
+    check_result(&doorbell(&format!("bench {device} --runtime 50ms -o json")).json());
+    for arguments in ["--rw randrw", "--rw read --verify"] {
+        let refused = doorbell(&format!("bench {device} {arguments}")).complaint();
+        assert!(refused.starts_with("namespace 1 is write protected"), "{refused}");
+    }
+}
+
+#[test]
 fn blocks_smaller_than_an_io_name_themselves_each() {
     let json =
         doorbell("bench emulated:size=2M,block=512 --rw write --bs 64k --iodepth 4 --verify --runtime 100ms -o json");
