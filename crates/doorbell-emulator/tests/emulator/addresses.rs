@@ -78,7 +78,7 @@ fn mistakes_are_named() {
         ("emulated:size=1G,block=500", "block=500 is not possible: it has to be a power of two from 512 to 65536"),
         ("emulated:size=1G,block=256", "block=256 is not possible"),
         ("emulated:size=1G,queues=0", "queues=0 is not possible: it has to be a number from 1 to 64"),
-        ("emulated:size=1G,mqes=70000", "mqes=70000 is not possible: it has to be a number from 1 to 4095"),
+        ("emulated:size=1G,mqes=70000", "mqes=70000 is not possible: it has to be a number from 1 to 4096"),
         ("emulated:size=1G,sgl=maybe", "sgl=maybe is not possible: it has to be on, off or dword"),
         ("emulated:size=1G,pi=4", "pi=4 is not possible"),
         ("emulated:size=1G,latency=5", "latency=5 is not possible: it has to be a time"),

@@ -111,11 +111,12 @@ fn half_a_pair_is_no_pair() {
 
 #[test]
 fn the_namespaces_own_atomic_unit_counts() {
-    let atomic = Some(AtomicUnits { nawun: 0, nawupf: 0, nacwu: 0 });
+    // 0's based: two blocks. 0 would say that the controller's own unit counts.
+    let atomic = Some(AtomicUnits { nawun: 0, nawupf: 0, nacwu: 1 });
     let namespace = NamespaceConfig { atomic, ..NamespaceConfig::ram(1 << 20).block_size(4096) };
     let mut host = with(namespace, ControllerConfig::default());
-    let first = fused(blocks(NvmOpcode::COMPARE, 0, 2), Cdw0::FUSE_FIRST);
-    let second = fused(blocks(NvmOpcode::WRITE, 0, 2), Cdw0::FUSE_SECOND);
+    let first = fused(blocks(NvmOpcode::COMPARE, 0, 3), Cdw0::FUSE_FIRST);
+    let second = fused(blocks(NvmOpcode::WRITE, 0, 3), Cdw0::FUSE_SECOND);
     assert_eq!(pair(&mut host, first, second).0, Status::ATOMIC_WRITE_UNIT_EXCEEDED);
 }
 
