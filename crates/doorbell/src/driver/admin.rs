@@ -1,6 +1,5 @@
 //! Admin commands.
 
-use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,19 +13,11 @@ use nvme_spec::log::LogId;
 use nvme_spec::{AdminOpcode, Command, Completion};
 
 use super::failure::Failure;
-use crate::error::{DeviceFailed, MemoryError, RequestError};
-use crate::memory::{Layout, run_pointers};
-use crate::queue::{Exchange, Notes, QueuePair, Refused};
+use crate::error::{DeviceFailed, RequestError};
+use crate::memory::Layout;
+use crate::queue::pooled::{self, Data};
+use crate::queue::{Notes, QueuePair};
 use crate::runtime::{Runtime, timeout};
-
-/// What an admin command moves.
-pub(crate) enum Data<'a> {
-    None,
-    /// From the device.
-    In(&'a mut [u8]),
-    /// To the device.
-    Out(&'a [u8]),
-}
 
 /// The admin queue and what waits on it.
 pub(crate) struct Admin {
@@ -80,51 +71,11 @@ impl Admin {
         data: Data<'_>,
         limit: Option<Duration>,
     ) -> Result<Option<Completion>, RequestError> {
-        let mut exchange = Exchange::new(&self.queue);
-        let len = match &data {
-            Data::None => 0,
-            Data::In(bytes) => bytes.len(),
-            Data::Out(bytes) => bytes.len(),
-        };
-        if len != 0 {
-            let max = self.queue.pool().capacity();
-            if len > max {
-                return Err(RequestError::TooLarge { len: len as u64, max: max as u64, unit: "bytes" });
-            }
-            poll_fn(|context| exchange.poll_pages(len, context)).await;
-        }
         // Admin commands carry PRPs only (NVMe over PCIe).
         let layout = Layout { sgl: false, ..self.layout };
-        let started = poll_fn(|context| {
-            exchange.poll_start(context, self.notes(), |list, run| {
-                let mut command = command;
-                if let Some(run) = run {
-                    let (memory, at, _) = self.queue.pool().memory(run);
-                    let nowhere = MemoryError::NotPresent { gpa: u64::MAX };
-                    if let Data::Out(bytes) = &data {
-                        memory.host().write_at(at, bytes).map_err(|_| nowhere.clone())?;
-                    } else {
-                        // What the device does not write must not be what an earlier command left.
-                        memory.host().zero(at, len).map_err(|_| nowhere.clone())?;
-                    }
-                    run_pointers(memory, at, layout, list, None, len).ok_or(nowhere)?.put(&mut command);
-                }
-                Ok::<_, MemoryError>(command)
-            })
-        });
-        match started.await {
-            Ok(()) => {}
-            Err(Refused::Lost(lost)) => return Err(lost.into()),
-            Err(Refused::Build(error)) => return Err(error.into()),
-        }
-        let answered = poll_fn(|context| exchange.poll_result(context));
-        let Some(completion) = timeout(&*self.runtime, limit, answered).await else { return Ok(None) };
-        let completion = completion?;
-        if let (Data::In(bytes), Some(run)) = (data, exchange.run()) {
-            let (memory, at, _) = self.queue.pool().memory(run);
-            memory.host().read_at(at, bytes).map_err(|_| MemoryError::NotPresent { gpa: u64::MAX })?;
-        }
-        Ok(Some(completion))
+        let max = self.queue.pool().capacity();
+        let submitted = pooled::submit(&self.queue, layout, max, || self.notes(), command, data).await?;
+        timeout(&*self.runtime, limit, submitted.completion()).await.transpose()
     }
 
     /// Identify (NVMe Base 2.0, Identify command): 4096 bytes.

@@ -6,13 +6,13 @@ use event_listener::Event;
 use nvme_spec::admin::{DeleteQueueCdw10, create_io_cq, create_io_sq};
 use nvme_spec::{AdminOpcode, Command};
 
-use super::admin::Data;
 use super::core::Core;
 use super::options::CompletionMode;
 use super::queues::{self, Shape};
 use super::service::{self, Served};
 use crate::error::RequestError;
 use crate::queue::QueuePair;
+use crate::queue::pooled::Data;
 use crate::runtime::InterruptWatch;
 
 /// The queues of all CPUs.

@@ -21,7 +21,6 @@ pub use self::events::{ControllerEvent, EventListener};
 pub use self::inspect::{AdminView, ControllerView, CpuView, DriverView, PendingCommand};
 pub use self::options::{CompletionMode, DriverOptions, HostId};
 pub use self::shutdown::ShutdownMode;
-pub(crate) use admin::Data;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -37,6 +36,7 @@ use nvme_spec::{Command, Completion};
 use crate::error::{DriverError, NamespaceError, RequestError};
 use crate::memory::{DmaBuffer, GuestMemory};
 use crate::namespace::{Namespace, NamespaceId, NamespaceOptions};
+use crate::queue::pooled::Data;
 
 /// A controller, driven.
 ///

@@ -1,21 +1,12 @@
 //! Commands without data of their own: flush, write zeroes, write uncorrectable, verify.
 
-use std::future::poll_fn;
-
 use nvme_spec::nvm::{PrInfo, ReadWriteCdw12};
 use nvme_spec::{Cdw0, Command, Completion, NvmOpcode};
 
 use super::{Inner, Namespace, Protection};
-use crate::error::{MemoryError, RequestError};
-use crate::memory::run_pointers;
-use crate::queue::{Exchange, Notes, QueuePair, Refused};
-
-/// What a small command moves besides its dwords.
-pub(crate) enum Data<'a> {
-    None,
-    In(&'a mut [u8]),
-    Out(&'a [u8]),
-}
+use crate::error::RequestError;
+use crate::queue::pooled::{self, Data};
+use crate::queue::{Notes, QueuePair};
 
 impl Inner {
     /// The queue of a CPU, made if there is none yet.
@@ -30,47 +21,9 @@ impl Inner {
     pub(crate) async fn execute(&self, cpu: u32, command: Command, data: Data<'_>) -> Result<Completion, RequestError> {
         self.check_present()?;
         let queue = self.queue(cpu).await?;
-        let mut exchange = Exchange::new(queue);
-        let len = match &data {
-            Data::None => 0,
-            Data::In(bytes) => bytes.len(),
-            Data::Out(bytes) => bytes.len(),
-        };
-        if len != 0 {
-            let max = self.max_data(queue);
-            if len > max {
-                return Err(RequestError::TooLarge { len: len as u64, max: max as u64, unit: "bytes" });
-            }
-            poll_fn(|context| exchange.poll_pages(len, context)).await;
-        }
-        let layout = self.core.layout;
-        let started = poll_fn(|context| {
-            exchange.poll_start(context, Notes::default(), |list, run| {
-                let mut command = command;
-                if let Some(run) = run {
-                    let nowhere = MemoryError::NotPresent { gpa: u64::MAX };
-                    let (memory, at, _) = queue.pool().memory(run);
-                    match &data {
-                        Data::Out(bytes) => memory.host().write_at(at, bytes).map_err(|_| nowhere.clone())?,
-                        // What the device does not write must not be what an earlier command left.
-                        _ => memory.host().zero(at, len).map_err(|_| nowhere.clone())?,
-                    }
-                    run_pointers(memory, at, layout, list, None, len).ok_or(nowhere)?.put(&mut command);
-                }
-                Ok::<_, MemoryError>(command)
-            })
-        });
-        match started.await {
-            Ok(()) => {}
-            Err(Refused::Lost(lost)) => return Err(lost.into()),
-            Err(Refused::Build(error)) => return Err(error.into()),
-        }
-        let completion = poll_fn(|context| exchange.poll_result(context)).await?;
-        if let (Data::In(bytes), Some(run)) = (data, exchange.run()) {
-            let (memory, at, _) = queue.pool().memory(run);
-            memory.host().read_at(at, bytes).map_err(|_| MemoryError::NotPresent { gpa: u64::MAX })?;
-        }
-        Ok(completion)
+        let max = self.max_data(queue);
+        let submitted = pooled::submit(queue, self.core.layout, max, Notes::default, command, data).await?;
+        submitted.completion().await
     }
 
     /// Bytes that a command carries at most through the pool.

@@ -4,9 +4,9 @@ use nvme_spec::NvmOpcode;
 use nvme_spec::nvm::{CopyCdw12, CopyFormat, CopyRange, PrInfo};
 use zerocopy::IntoBytes;
 
-use super::commands::Data;
 use super::{LbaRange, Namespace, Protection};
 use crate::error::RequestError;
+use crate::queue::pooled::Data;
 
 /// What one Copy command may carry (MSSRL, MCL, MSRC).
 #[derive(Debug, Clone, Copy)]

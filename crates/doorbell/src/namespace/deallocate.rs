@@ -5,8 +5,8 @@ use nvme_spec::nvm::{DsmCdw10, DsmCdw11, DsmRange};
 use zerocopy::IntoBytes;
 
 use super::Namespace;
-use super::commands::Data;
 use crate::error::RequestError;
+use crate::queue::pooled::Data;
 
 /// A run of blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

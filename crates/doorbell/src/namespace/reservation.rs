@@ -10,8 +10,8 @@ use nvme_spec::{NvmOpcode, Status};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::Namespace;
-use super::commands::Data;
 use crate::error::{DeviceMisbehaved, RequestError};
+use crate::queue::pooled::Data;
 
 /// What a namespace can do about reservations (RESCAP).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]

@@ -6,6 +6,7 @@ mod lists;
 mod lock;
 mod pair;
 mod pool;
+pub(crate) mod pooled;
 mod rings;
 mod slots;
 mod waiting;
