@@ -45,6 +45,24 @@ pub trait Device: Send + Sync + 'static {
 
     /// Resets the function (PCIe FLR or what stands for it): when it returns, the device touches no memory of ours.
     fn reset(&self) -> Result<(), DeviceError>;
+
+    /// Signalled when the device may be lost: its unplugging was asked for, its link failed, its server died. Then
+    /// [`check_present`](Self::check_present) says which. `None` where only using the device shows that.
+    fn loss(&self) -> Option<Interrupt> {
+        None
+    }
+
+    /// [`DeviceError::Gone`], with the reason, if the device is known to be lost or is asked back. No register is read.
+    fn check_present(&self) -> Result<(), DeviceError> {
+        Ok(())
+    }
+
+    /// Lets go of the device for good, so that whoever takes it away waits no longer. When it returns, the device
+    /// touches no memory of ours; registers read as [`DeviceError::Gone`] and doorbells lead nowhere from now on.
+    /// Called when a device that is lost was given up.
+    fn release(&self) -> Result<(), DeviceError> {
+        Err(DeviceError::Unsupported("letting go of it"))
+    }
 }
 
 /// Memory to make reachable, and where.

@@ -300,6 +300,9 @@ pub enum DeviceFailed {
     /// Its registers read all ones: it is no longer there.
     #[error("its registers read all ones, it is gone")]
     Gone,
+    /// It is being taken away, or was: unplugged, its link or its server dead.
+    #[error("it is lost: {0}")]
+    Lost(String),
     /// It did not answer an admin command in time. What the admin queue looked like is said.
     #[error("admin command {opcode:#04x} was not answered within {seconds} s ({queue})")]
     AdminTimeout {

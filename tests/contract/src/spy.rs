@@ -168,4 +168,16 @@ impl Device for Spy {
     fn reset(&self) -> Result<(), DeviceError> {
         self.device.reset()
     }
+
+    fn loss(&self) -> Option<Interrupt> {
+        self.device.loss()
+    }
+
+    fn check_present(&self) -> Result<(), DeviceError> {
+        self.device.check_present()
+    }
+
+    fn release(&self) -> Result<(), DeviceError> {
+        self.device.release()
+    }
 }

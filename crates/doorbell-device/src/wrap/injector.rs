@@ -172,6 +172,9 @@ impl Device for FaultInjector {
     pass_on! {
         address() -> String;
         interrupt_count() -> u32;
+        loss() -> Option<Interrupt>;
+        check_present() -> Result<(), DeviceError>;
+        release() -> Result<(), DeviceError>;
     }
 
     fn read32(&self, offset: usize) -> Result<u32, DeviceError> {

@@ -182,6 +182,9 @@ impl Device for DmaLedger {
         address() -> String;
         doorbell(offset: usize) -> Result<Doorbell, DeviceError>;
         interrupt_count() -> u32;
+        loss() -> Option<Interrupt>;
+        check_present() -> Result<(), DeviceError>;
+        release() -> Result<(), DeviceError>;
         interrupt(vector: u32) -> Result<Interrupt, DeviceError>;
     }
 

@@ -182,6 +182,9 @@ impl Device for Tracer {
     pass_on! {
         address() -> String;
         interrupt_count() -> u32;
+        loss() -> Option<Interrupt>;
+        check_present() -> Result<(), DeviceError>;
+        release() -> Result<(), DeviceError>;
     }
 
     fn read32(&self, offset: usize) -> Result<u32, DeviceError> {

@@ -7,6 +7,7 @@ mod events;
 mod failure;
 mod inspect;
 mod issuers;
+mod loss;
 mod options;
 mod queues;
 mod registers;
@@ -70,6 +71,9 @@ impl NvmeDriver {
         runtime.spawn("queue maker", Box::pin(core.clone().make_queues()));
         runtime.spawn("guard", Box::pin(core.clone().guard()));
         runtime.spawn("watchdog", Box::pin(core.clone().watch_over()));
+        if let Some(loss) = core.device.loss() {
+            runtime.spawn("loss", Box::pin(core.clone().watch_for_loss(loss)));
+        }
         let driver = Self { core };
         driver.core.learn_namespaces().await;
         driver.core.start_events();

@@ -116,7 +116,13 @@ impl Core {
         self.issuers.wake_all();
         self.namespaces.close();
         self.queues().iter().for_each(|queue| queue.close());
-        let stopped = self.stop_device().await;
+        let mut stopped = self.stop_device().await;
+        if self.device.check_present().is_err() {
+            match self.device.release() {
+                Ok(()) => stopped = Left::Stopped,
+                Err(error) => tracing::error!(%error, "the device could not be let go"),
+            }
+        }
         self.end(stopped, lost, ControllerState::Failed);
     }
 

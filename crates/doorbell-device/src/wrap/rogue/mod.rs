@@ -220,6 +220,9 @@ impl Device for Rogue {
         read32(offset: usize) -> Result<u32, DeviceError>;
         read64(offset: usize) -> Result<u64, DeviceError>;
         interrupt_count() -> u32;
+        loss() -> Option<Interrupt>;
+        check_present() -> Result<(), DeviceError>;
+        release() -> Result<(), DeviceError>;
         interrupt(vector: u32) -> Result<Interrupt, DeviceError>;
     }
 
