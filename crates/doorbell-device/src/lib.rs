@@ -57,6 +57,7 @@ mod error;
 mod host;
 pub mod inprocess;
 mod interrupt;
+pub mod pci;
 pub mod wrap;
 pub mod zero_work;
 
