@@ -5,6 +5,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, anyhow};
 use doorbell_device::Device;
 use doorbell_device::inprocess::Run;
+use doorbell_device::vfio::{VfioDevice, VfioOptions};
 use doorbell_emulator::EmulatedSpec;
 
 /// A kind of device address.
@@ -15,14 +16,20 @@ struct Scheme {
 }
 
 /// Every kind there is.
-const SCHEMES: &[Scheme] = &[Scheme { name: "emulated", example: "emulated:size=1G,block=4096", open: emulated }];
+const SCHEMES: &[Scheme] = &[
+    Scheme { name: "pci", example: "pci:0000:01:00.0", open: pci },
+    Scheme { name: "emulated", example: "emulated:size=1G,block=4096", open: emulated },
+];
 
 /// What `-h` says of addresses.
-pub(crate) const SHORT_HELP: &str = "Device address, such as emulated:size=1G,block=4096";
+pub(crate) const SHORT_HELP: &str = "Device address, such as pci:0000:01:00.0 or emulated:size=1G,block=4096";
 
 /// What `--help` says of addresses.
 pub(crate) const HELP: &str = "\
-Device address, such as emulated:size=1G,block=4096
+Device address, such as pci:0000:01:00.0 or emulated:size=1G,block=4096
+
+pci:ADDRESS[,OPTION...]  a drive of this machine, bound to vfio-pci
+  interface=group|iommufd, interrupts=msix|msi|intx|none, vectors=N
 
 emulated:KEY=VALUE,...  a controller in software, in this process:
   size=1G               in memory; gone when the command ends
@@ -44,6 +51,11 @@ pub(crate) fn open(address: &str) -> Result<Arc<dyn Device>> {
         anyhow!("device address {address:?}: {wrong}; an address looks like {}", examples.join(" or "))
     })?;
     (known.open)(address).with_context(|| format!("device address {address:?}"))
+}
+
+fn pci(address: &str) -> Result<Arc<dyn Device>> {
+    let options: VfioOptions = address.parse()?;
+    Ok(VfioDevice::open_with(options)?)
 }
 
 fn emulated(address: &str) -> Result<Arc<dyn Device>> {

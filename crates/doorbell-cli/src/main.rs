@@ -20,6 +20,10 @@ use clap::Parser;
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
     cli.global.start_tracing();
+    // A drive that vanishes is an error message, not the end of the process.
+    if let Err(error) = doorbell_device::sigbus::install() {
+        tracing::warn!(%error, "a device that vanishes will end this process");
+    }
     match cli.verb.run(&cli.global) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

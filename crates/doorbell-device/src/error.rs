@@ -7,6 +7,14 @@ pub enum DeviceError {
     /// The device is no longer there: unplugged, its server dead, or its registers read all ones.
     #[error("the device is gone: {0}")]
     Gone(String),
+    /// The device cannot be had on this machine as it is set up.
+    #[error("{device} cannot be used: {reason}")]
+    Unusable {
+        /// The device's address.
+        device: String,
+        /// What is in the way, and what would help.
+        reason: String,
+    },
     /// A register outside the device's register space, or not aligned to its size.
     #[error("register offset {offset:#x} with {len} bytes is outside the {size:#x} bytes of registers or not aligned")]
     BadRegister {

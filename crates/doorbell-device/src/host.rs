@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, compiler_fence};
 
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+use vm_memory::mmap::MmapRegionBuilder;
 use vm_memory::{FileOffset, GuestRegionMmap, MmapRegion, VolatileMemory, VolatileSlice};
 
 use crate::DeviceError;
+use crate::mapping::Mapping;
 
 /// A page, as the host and the smallest NVMe controllers count them.
 const PAGE: usize = 4096;
@@ -63,12 +65,20 @@ pub struct OutOfRange {
 #[derive(Clone)]
 pub struct HostMemory {
     region: Arc<MmapRegion>,
+    /// What keeps the memory in place where `region` is not its owner.
+    _owner: Option<Arc<Owner>>,
     // What follows is derived from `region`, for the I/O path.
     len: usize,
     /// The start of the mapping, as words; dangling where there are none.
     words: NonNull<AtomicU64>,
     /// How many; 0 where the memory cannot be used by words.
     word_count: usize,
+}
+
+/// Who unmaps memory that several regions are, or that can be replaced.
+enum Owner {
+    Device(#[expect(dead_code, reason = "it is kept, and unmapped when dropped")] Arc<Mapping>),
+    Parts(#[expect(dead_code, reason = "they are kept, and unmapped when dropped")] Box<[HostMemory]>),
 }
 
 // SAFETY: the only field that is not `Send` by itself is `words`. It is an address in the mapping that `region` owns and
@@ -140,6 +150,48 @@ impl HostMemory {
         Self::from_region(region.get_mmap())
     }
 
+    /// A device's registers.
+    pub(crate) fn from_mapping(mapping: Arc<Mapping>) -> Result<Self, DeviceError> {
+        let (start, len) = (mapping.start(), mapping.len());
+        let memory = Self::at(start, len, READ_WRITE, None)?;
+        Ok(Self { _owner: Some(Arc::new(Owner::Device(mapping))), ..memory })
+    }
+
+    /// Pieces of memory as one, if each begins where the one before ends, in this process and in the file behind them,
+    /// and all have the same protection.
+    pub fn joined(parts: &[HostMemory]) -> Option<HostMemory> {
+        let first = parts.first()?;
+        let follows = |(a, b): (&HostMemory, &HostMemory)| {
+            let in_file = match (a.region.file_offset(), b.region.file_offset()) {
+                (None, None) => true,
+                (Some(a_file), Some(b_file)) => {
+                    let end = a_file.start().checked_add(a.len as u64);
+                    Arc::ptr_eq(a_file.arc(), b_file.arc()) && end == Some(b_file.start())
+                }
+                _ => false,
+            };
+            in_file && a.as_ptr().wrapping_add(a.len) == b.as_ptr() && a.region.prot() == b.region.prot()
+        };
+        if !parts.iter().zip(&parts[1..]).all(follows) {
+            return None;
+        }
+        let len = parts.iter().try_fold(0usize, |sum, part| sum.checked_add(part.len))?;
+        let memory = Self::at(first.as_ptr(), len, first.region.prot(), first.region.file_offset().cloned()).ok()?;
+        Some(Self { _owner: Some(Arc::new(Owner::Parts(parts.into()))), ..memory })
+    }
+
+    /// Memory that is there already, and that somebody else keeps there for as long as what is returned is used.
+    fn at(start: *mut u8, len: usize, protection: i32, file: Option<FileOffset>) -> Result<Self, DeviceError> {
+        let mut builder = MmapRegionBuilder::new(len).with_mmap_prot(protection).with_mmap_flags(MAP_SHARED);
+        if let Some(file) = file {
+            builder = builder.with_file_offset(file);
+        }
+        // SAFETY: the callers have mappings from `start` on for `len` bytes, which the owner that they add keeps.
+        let builder = unsafe { builder.with_raw_mmap_pointer(start) };
+        let region = builder.build().map_err(|e| DeviceError::Unmappable { len, reason: e.to_string() })?;
+        Ok(Self::from_region(Arc::new(region)))
+    }
+
     fn from_region(region: Arc<MmapRegion>) -> Self {
         let len = region.size();
         // All of this holds for every mapping that is readable and writable. It is checked because `words` depends on
@@ -148,7 +200,7 @@ impl HostMemory {
             region.prot() & READ_WRITE == READ_WRITE && words.is_aligned() && isize::try_from(len).is_ok()
         });
         let word_count = if words.is_some() { len / size_of::<AtomicU64>() } else { 0 };
-        Self { len, words: words.unwrap_or(NonNull::dangling()), word_count, region }
+        Self { len, words: words.unwrap_or(NonNull::dangling()), word_count, region, _owner: None }
     }
 
     /// Bytes of memory.
@@ -268,6 +320,8 @@ fn available_memory() -> Option<u64> {
 /// `PROT_READ` and `PROT_WRITE` of `mmap`, as `MmapRegion::prot` reports them.
 const PROT_READ: i32 = 1;
 const PROT_WRITE: i32 = 2;
+/// `MAP_SHARED`.
+const MAP_SHARED: i32 = 1;
 const READ_WRITE: i32 = PROT_READ | PROT_WRITE;
 
 impl fmt::Debug for HostMemory {

@@ -3,7 +3,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use rustix::event::{EventfdFlags, eventfd};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, epoll, eventfd, poll};
 
 use crate::DeviceError;
 
@@ -16,7 +16,11 @@ pub struct Interrupt {
 }
 
 struct Inner {
+    /// An eventfd, or, with `sources`, an epoll that waits for all of theirs.
     fd: OwnedFd,
+    sources: Box<[Interrupt]>,
+    /// What is done when an interrupt was handled; see [`Interrupt::handled`].
+    on_handled: Option<OnHandled>,
     /// Whether `watchers` has any: they are for tests, and cost the others one load.
     watched: AtomicBool,
     /// Each with the number of whoever added it.
@@ -25,6 +29,8 @@ struct Inner {
 
 /// Sees what happens to a vector; when it is raised, `false` loses the interrupt.
 type Watcher = Box<dyn Fn(Signal) -> bool + Send + Sync>;
+
+type OnHandled = Box<dyn Fn() + Send + Sync>;
 
 /// What happens to a vector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,12 +50,38 @@ impl Interrupt {
 
     /// A vector behind an eventfd that somebody else made. It must be non-blocking.
     pub fn from_fd(fd: OwnedFd) -> Self {
-        Self { inner: Arc::new(Inner { fd, watched: AtomicBool::new(false), watchers: RwLock::default() }) }
+        Self::made(fd, Box::default(), None)
+    }
+
+    /// A new level-triggered vector: after it was signalled it stays silent until what is called by
+    /// [`handled`](Self::handled) unmasks it.
+    pub fn level_triggered(unmask: impl Fn() + Send + Sync + 'static) -> Result<Self, DeviceError> {
+        let fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(DeviceError::io("eventfd"))?;
+        Ok(Self::made(fd, Box::default(), Some(Box::new(unmask))))
+    }
+
+    /// One that is signalled when any of `sources` is: to wait for all of them at once. Taking it takes them.
+    pub fn any_of(sources: impl Into<Box<[Interrupt]>>) -> Result<Self, DeviceError> {
+        let sources = sources.into();
+        let fd = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(DeviceError::io("epoll_create"))?;
+        for source in &sources {
+            let data = epoll::EventData::new_u64(0);
+            epoll::add(&fd, source, data, epoll::EventFlags::IN).map_err(DeviceError::io("epoll_ctl"))?;
+        }
+        Ok(Self::made(fd, sources, None))
+    }
+
+    fn made(fd: OwnedFd, sources: Box<[Interrupt]>, on_handled: Option<OnHandled>) -> Self {
+        let (watched, watchers) = (AtomicBool::new(false), RwLock::default());
+        Self { inner: Arc::new(Inner { fd, sources, on_handled, watched, watchers }) }
     }
 
     /// Signals it, as the device does.
     pub fn raise(&self) {
         if self.tell(Signal::Raised) {
+            if let Some(source) = self.inner.sources.first() {
+                return source.raise();
+            }
             // The only failure is a counter about to overflow: then it is signalled already.
             let _ = rustix::io::write(&self.inner.fd, &1u64.to_ne_bytes());
         }
@@ -57,15 +89,43 @@ impl Interrupt {
 
     /// How often it was signalled since the last call; 0 when it was not.
     pub fn take(&self) -> u64 {
-        let mut bytes = [0; 8];
-        let count = match rustix::io::read(&self.inner.fd, &mut bytes) {
-            Ok(8) => u64::from_ne_bytes(bytes),
-            _ => 0,
+        let count = match &*self.inner.sources {
+            [] => self.read(),
+            sources => sources.iter().fold(0, |sum: u64, source| sum.saturating_add(source.take())),
         };
         if count != 0 {
             self.tell(Signal::Taken(count));
         }
         count
+    }
+
+    /// Says that what the interrupt was about has been done. One that is level-triggered can be signalled again from
+    /// then on; any other can anyway.
+    #[inline]
+    pub fn handled(&self) {
+        if let Some(unmask) = &self.inner.on_handled {
+            unmask();
+        }
+    }
+
+    /// Whether it is signalled. It stays so until it is taken.
+    pub fn is_raised(&self) -> bool {
+        let mut wait = [PollFd::new(&self.inner.fd, PollFlags::IN)];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        matches!(poll(&mut wait, Some(&now)), Ok(1))
+    }
+
+    /// The eventfd to write to in order to signal it.
+    pub(crate) fn event_fd(&self) -> BorrowedFd<'_> {
+        self.inner.sources.first().map_or(self.inner.fd.as_fd(), Interrupt::event_fd)
+    }
+
+    fn read(&self) -> u64 {
+        let mut bytes = [0; 8];
+        match rustix::io::read(&self.inner.fd, &mut bytes) {
+            Ok(8) => u64::from_ne_bytes(bytes),
+            _ => 0,
+        }
     }
 
     /// Adds a watcher to this vector and all its clones, unless there is one of the same `owner`. When the vector is

@@ -57,7 +57,10 @@ mod error;
 mod host;
 pub mod inprocess;
 mod interrupt;
+mod mapping;
 pub mod pci;
+pub mod sigbus;
+pub mod vfio;
 pub mod wrap;
 pub mod zero_work;
 

@@ -15,7 +15,7 @@ use super::issuers::Issuers;
 use super::options::{CompletionMode, DriverOptions, HostId};
 use super::queues::{self, Shape};
 use super::registers::Registers;
-use super::service::{self, Served, Stop};
+use super::service::{self, Served, Stop, Watched};
 use crate::error::{DriverError, RequestError};
 use crate::memory::Layout;
 
@@ -48,10 +48,8 @@ pub(crate) async fn bring_up(options: DriverOptions) -> Result<Arc<Core>, Driver
     let watch = match options.device.interrupt_count() {
         0 => None,
         _ => {
-            let interrupt = options.device.interrupt(0).map_err(DriverError::device("setting up interrupts"))?;
-            let watch = options.runtime.watch(interrupt);
-            let source = |source| doorbell_device::DeviceError::Io { what: "waiting for interrupts", source };
-            Some(watch.map_err(source).map_err(DriverError::device("setting up interrupts"))?)
+            let watched = options.device.interrupt(0).and_then(|vector| Watched::new(&*options.runtime, vector));
+            Some(watched.map_err(DriverError::device("setting up interrupts"))?)
         }
     };
     let served = Arc::new(Served::new(queue.clone()));

@@ -9,11 +9,10 @@ use nvme_spec::{AdminOpcode, Command};
 use super::core::Core;
 use super::options::CompletionMode;
 use super::queues::{self, Shape};
-use super::service::{self, Served};
+use super::service::{self, Served, Watched};
 use crate::error::RequestError;
 use crate::queue::QueuePair;
 use crate::queue::pooled::Data;
-use crate::runtime::InterruptWatch;
 
 /// The queues of all CPUs.
 pub(crate) struct Issuers {
@@ -271,10 +270,8 @@ impl Core {
         self.admin.command(command, Data::None).await.is_ok()
     }
 
-    pub(crate) fn watch(&self, vector: u32) -> Result<Box<dyn InterruptWatch>, RequestError> {
-        let interrupt = self.device.interrupt(vector)?;
-        let watch = self.options.runtime.watch(interrupt);
-        watch.map_err(|source| doorbell_device::DeviceError::Io { what: "waiting for interrupts", source }.into())
+    fn watch(&self, vector: u32) -> Result<Watched, RequestError> {
+        Ok(Watched::new(&*self.options.runtime, self.device.interrupt(vector)?)?)
     }
 
     /// Commands in flight a queue: as asked, as far as the controller's queues go (MQES is 0's based, and a ring has

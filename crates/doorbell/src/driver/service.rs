@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use doorbell_device::{DeviceError, Interrupt};
 use event_listener::Event;
 
 use crate::queue::QueuePair;
@@ -68,16 +69,27 @@ impl Served {
     }
 }
 
+/// An interrupt that is waited for.
+pub(crate) struct Watched {
+    interrupt: Interrupt,
+    watch: Box<dyn InterruptWatch>,
+}
+
+impl Watched {
+    pub(crate) fn new(runtime: &dyn Runtime, interrupt: Interrupt) -> Result<Self, DeviceError> {
+        let watch = runtime.watch(interrupt.clone());
+        let watch = watch.map_err(|source| DeviceError::Io { what: "waiting for interrupts", source })?;
+        Ok(Self { interrupt, watch })
+    }
+}
+
 /// The life of the task that looks at queues: at each interrupt, or, without one to wait for, again and again.
-pub(crate) async fn serve(
-    served: Arc<Served>,
-    watch: Option<Box<dyn InterruptWatch>>,
-    runtime: Arc<dyn Runtime>,
-    stop: Arc<Stop>,
-) {
+pub(crate) async fn serve(served: Arc<Served>, watched: Option<Watched>, runtime: Arc<dyn Runtime>, stop: Arc<Stop>) {
     let stopped = stop.wait();
     let serve = async {
-        if let Some(mut watch) = watch {
+        if let Some(Watched { interrupt, mut watch }) = watched {
+            // Whoever used the device before may have left its interrupt pin masked.
+            interrupt.handled();
             loop {
                 if let Err(error) = poll_fn(|context| watch.poll(context)).await {
                     tracing::error!(%error, "interrupts can no longer be waited for, polling instead");
@@ -86,6 +98,8 @@ pub(crate) async fn serve(
                 served.queues().iter().for_each(|queue| {
                     queue.interrupted();
                 });
+                // Only now: a level-triggered one would still be raised before.
+                interrupt.handled();
             }
         }
         let mut pause = SHORTEST_PAUSE;

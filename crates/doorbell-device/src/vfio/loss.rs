@@ -1,0 +1,113 @@
+//! Whether the device is still ours.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use vfio_bindings::bindings::vfio;
+
+use super::function::Function;
+use super::vectors;
+use crate::interrupt::Signal;
+use crate::{DeviceError, Interrupt};
+
+/// The ways in which a device is lost.
+const ASKED_BACK: &str = "the system wants it back: it is to be unplugged or unbound";
+const LINK_FAILED: &str = "its PCIe link reported an error that cannot be corrected";
+const VANISHED: &str = "its registers are no longer there";
+const ALL_ONES: &str = "its registers read all ones";
+const LET_GO: &str = "it was let go";
+
+/// Knows, from whichever source, that the device is lost, and for the first of the reasons.
+#[derive(Debug)]
+pub(super) struct Loss {
+    reason: Arc<OnceLock<String>>,
+    /// Whether its registers are of no use any more. Those of a device that is asked back are, to stop it with.
+    unreachable: AtomicBool,
+    /// What the system signals, or the handler of SIGBUS, or we do; and which reason that is.
+    sources: [(Interrupt, &'static str); 3],
+    any: Interrupt,
+}
+
+impl Loss {
+    pub(super) fn new() -> Result<Self, DeviceError> {
+        let reason = Arc::new(OnceLock::new());
+        let sources =
+            [(Interrupt::new()?, ASKED_BACK), (Interrupt::new()?, LINK_FAILED), (Interrupt::new()?, VANISHED)];
+        for (interrupt, because) in &sources {
+            let (reason, because) = (reason.clone(), *because);
+            // Whoever takes the signal leaves the reason for all others.
+            interrupt.watch(0, move |signal| {
+                if let Signal::Taken(_) = signal {
+                    reason.get_or_init(|| because.into());
+                }
+                true
+            });
+        }
+        let any = Interrupt::any_of(sources.each_ref().map(|(interrupt, _)| interrupt.clone()))?;
+        Ok(Self { reason, unreachable: AtomicBool::new(false), sources, any })
+    }
+
+    /// Asks the system to signal it.
+    pub(super) fn watch(&self, function: &Function) -> Result<(), DeviceError> {
+        let [(asked_back, _), (link_failed, _), _] = &self.sources;
+        let request = vectors::signal(function, vfio::VFIO_PCI_REQ_IRQ_INDEX, asked_back)?;
+        let error = vectors::signal(function, vfio::VFIO_PCI_ERR_IRQ_INDEX, link_failed)?;
+        tracing::debug!(request, error, "notices of the device's loss");
+        Ok(())
+    }
+
+    /// No more of that.
+    pub(super) fn release(&self, function: &Function) {
+        for index in [vfio::VFIO_PCI_REQ_IRQ_INDEX, vfio::VFIO_PCI_ERR_IRQ_INDEX] {
+            vectors::disable(function, index);
+        }
+    }
+
+    /// Signalled with any of the reasons.
+    pub(super) fn any(&self) -> &Interrupt {
+        &self.any
+    }
+
+    /// What to raise when the registers are no longer there.
+    pub(super) fn vanished(&self) -> &Interrupt {
+        let [.., (vanished, _)] = &self.sources;
+        vanished
+    }
+
+    /// The registers were seen to read all ones.
+    pub(super) fn all_ones(&self) -> DeviceError {
+        // Perhaps the handler of SIGBUS made them so.
+        self.unreachable(if self.vanished().is_raised() { VANISHED } else { ALL_ONES })
+    }
+
+    /// It was let go.
+    pub(super) fn let_go(&self) {
+        self.unreachable(LET_GO);
+    }
+
+    fn unreachable(&self, reason: &str) -> DeviceError {
+        let known = self.reason.get_or_init(|| reason.into()).clone();
+        self.unreachable.store(true, Ordering::SeqCst);
+        self.vanished().raise();
+        DeviceError::Gone(known)
+    }
+
+    /// The reason, if it is lost. Nothing is taken: others wait for the signal.
+    pub(super) fn check(&self) -> Result<(), DeviceError> {
+        if self.reason.get().is_none() {
+            let raised = self.sources.iter().find(|(interrupt, _)| interrupt.is_raised());
+            if let Some((_, because)) = raised {
+                self.reason.get_or_init(|| (*because).into());
+            }
+        }
+        match self.reason.get() {
+            Some(reason) => Err(DeviceError::Gone(reason.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// An error if its registers are of no use any more.
+    pub(super) fn check_reachable(&self) -> Result<(), DeviceError> {
+        if self.unreachable.load(Ordering::SeqCst) { self.check() } else { Ok(()) }
+    }
+}

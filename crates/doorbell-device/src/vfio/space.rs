@@ -1,0 +1,117 @@
+//! The memory that the device can reach.
+
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rustix::io::Errno;
+use rustix::process::{Resource, getrlimit};
+
+use super::iommu::Iommu;
+use super::iova::Iovas;
+use crate::{DeviceError, DmaMemory, MapRequest};
+
+const PAGE: usize = 4096;
+const HUGE_PAGE: u64 = 2 << 20;
+
+/// The mappings of a device, until it is let go.
+#[derive(Debug)]
+pub(super) struct Space {
+    live: Mutex<Option<Live>>,
+}
+
+#[derive(Debug)]
+struct Live {
+    iommu: Iommu,
+    iovas: Iovas,
+    /// Bytes mapped.
+    mapped: u64,
+}
+
+impl Space {
+    pub(super) fn new(iommu: Iommu) -> Result<Arc<Self>, DeviceError> {
+        let iovas = Iovas::new(iommu.ranges()?);
+        Ok(Arc::new(Self { live: Mutex::new(Some(Live { iommu, iovas, mapped: 0 })) }))
+    }
+
+    /// Maps memory for the device.
+    pub(super) fn map(self: &Arc<Self>, request: MapRequest) -> Result<DmaMemory, DeviceError> {
+        let MapRequest { host, access, align, offset } = request;
+        let len = host.len();
+        let refuse = |reason: String| DeviceError::Unmappable { len, reason };
+        let vaddr = host.as_ptr().expose_provenance();
+        if len == 0 || !len.is_multiple_of(PAGE) || !vaddr.is_multiple_of(PAGE) {
+            return Err(refuse(format!("at {vaddr:#x} it is not whole pages of {PAGE} bytes")));
+        }
+        if !align.is_power_of_two() || !offset.is_multiple_of(PAGE as u64) {
+            return Err(refuse(format!("offset {offset:#x} from a multiple of {align:#x} is no page")));
+        }
+        // With both addresses in the same place of a huge page, the IOMMU can map huge pages.
+        let large = len as u64 >= HUGE_PAGE && align < HUGE_PAGE && offset == 0;
+        let align = if large && (vaddr as u64).is_multiple_of(HUGE_PAGE) { HUGE_PAGE } else { align.max(PAGE as u64) };
+
+        let mut live = self.lock();
+        let Some(live) = &mut *live else { return Err(DeviceError::Gone("it was let go".into())) };
+        let iova = live.iovas.take(len as u64, align, offset);
+        let iova = iova.ok_or_else(|| refuse("no range of IOVAs that the IOMMU allows has so much room".into()))?;
+        if let Err(error) = live.iommu.map(iova, vaddr as u64, len as u64, access) {
+            live.iovas.give_back(iova);
+            return Err(live.explain(error, len));
+        }
+        live.mapped += len as u64;
+        let space = self.clone();
+        Ok(DmaMemory::new(host, iova, move || space.unmap(iova, len as u64)))
+    }
+
+    fn unmap(&self, iova: u64, len: u64) -> Result<(), DeviceError> {
+        match &mut *self.lock() {
+            Some(live) => {
+                live.iommu.unmap(iova, len)?;
+                live.iovas.give_back(iova);
+                live.mapped -= len;
+                Ok(())
+            }
+            // All mappings went with the device.
+            None => Ok(()),
+        }
+    }
+
+    /// Takes all mappings down for good. The device itself must be closed by now: the system keeps them until then.
+    pub(super) fn release(&self) {
+        drop(self.lock().take());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Live>> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Live {
+    /// Why a mapping was refused: there are two limits, and who meets one wants to know which.
+    fn explain(&self, error: io::Error, len: usize) -> DeviceError {
+        let count = self.iovas.count();
+        match Errno::from_io_error(&error) {
+            Some(Errno::NOSPC) => DeviceError::MappingLimit(format!(
+                "there are {count} of this device, and the system allows no more (dma_entry_limit of the module \
+                 vfio_iommu_type1, {})",
+                match self.iommu.mappings_left() {
+                    Some(left) => format!("{left} left"),
+                    None => "how many are left is not said".into(),
+                }
+            )),
+            Some(Errno::NOMEM) => match getrlimit(Resource::Memlock).current {
+                Some(limit) => DeviceError::MappingLimit(format!(
+                    "{len} bytes more than the {} that are mapped would have to be locked, and this process may lock \
+                     {limit} bytes (RLIMIT_MEMLOCK, ulimit -l {})",
+                    self.mapped,
+                    limit / 1024
+                )),
+                None => DeviceError::Unmappable { len, reason: "the system has no memory left to lock".into() },
+            },
+            Some(Errno::FAULT) => DeviceError::Unmappable {
+                len,
+                reason: "the system cannot lock these pages: they are not all there, or not writable".into(),
+            },
+            _ => DeviceError::io("mapping memory for DMA")(error),
+        }
+    }
+}
