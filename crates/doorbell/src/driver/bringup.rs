@@ -55,7 +55,7 @@ pub(crate) async fn bring_up(options: DriverOptions) -> Result<Arc<Core>, Driver
     let served = Arc::new(Served::new(queue.clone()));
     let task = service::serve(served.clone(), watch, options.runtime.clone(), stop.clone());
     options.runtime.spawn("admin completions", Box::pin(task));
-    let layout = Layout { page_shift: page_size.trailing_zeros(), sgl: false, sgl_align_mask: 0 };
+    let layout = Layout::prps(page_size);
     let admin = Admin {
         queue,
         runtime: options.runtime.clone(),

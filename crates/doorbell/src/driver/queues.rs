@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use doorbell_device::{Device, DeviceError};
+use doorbell_device::{Device, DeviceError, DmaMemory};
 use nvme_spec::registers::{cq_head_doorbell, sq_tail_doorbell};
 
 use super::failure::Failure;
@@ -50,20 +50,21 @@ pub(crate) fn build(device: &dyn Device, shape: &Shape, failure: Arc<Failure>) -
     let memory = device.allocate(end, page as u64)?;
     // A chained list needs at least one more page than the data has, so the pool always has a page for it.
     let pool = device.allocate(shape.pool.max(page).next_multiple_of(page), page as u64)?;
-    let words = |offset, len| {
-        Words::new(memory.clone(), offset, len).ok_or(DeviceError::Unsupported("memory that is not word-accessible"))
-    };
     let parts = Parts {
         id: shape.id,
         depth: shape.depth,
-        submission: words(submission, entries * 8)?,
-        completion: words(completion, entries * 2)?,
-        slots: words(slots, depth * SLOT_WORDS)?,
-        lists: Lists { words: words(lists, depth * list_words)?, words_per_slot: list_words },
+        submission: words(&memory, submission, entries)?,
+        completion: words(&memory, completion, entries)?,
+        slots: words(&memory, slots, depth)?,
+        lists: Lists { words: words(&memory, lists, depth * list_words)?, words_per_slot: list_words },
         pool: Pool::new(pool, page),
         sq_doorbell: device.doorbell(sq_tail_doorbell(shape.id, shape.dstrd))?,
         cq_doorbell: device.doorbell(cq_head_doorbell(shape.id, shape.dstrd))?,
     };
     let on_fault = Box::new(move |fault: &DeviceMisbehaved| failure.misbehaved(fault.clone()));
     Ok(Arc::new(QueuePair::new(parts, shape.eager, on_fault)))
+}
+
+fn words<const N: usize>(memory: &DmaMemory, offset: usize, count: usize) -> Result<Words<N>, DeviceError> {
+    Words::new(memory.clone(), offset, count).ok_or(DeviceError::Unsupported("memory that is not word-accessible"))
 }

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use doorbell_device::{Access, DmaMemory, HostMemory};
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 
+const PAGE: u64 = super::PAGE_SIZE as u64;
+
 /// Guest memory that cannot be used for a transfer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -57,6 +59,8 @@ pub struct GuestMemory {
 struct Inner {
     /// By guest address.
     regions: Box<[Region]>,
+    /// The driver that it is registered with; no driver is 0.
+    driver: u64,
     registration: Option<Arc<Registration>>,
 }
 
@@ -121,7 +125,7 @@ impl GuestMemoryBuilder {
             }
             floor = region.end;
         }
-        Ok(GuestMemory { inner: Arc::new(Inner { regions: self.regions.into(), registration: None }) })
+        Ok(GuestMemory { inner: Arc::new(Inner { regions: self.regions.into(), driver: 0, registration: None }) })
     }
 }
 
@@ -156,16 +160,14 @@ impl GuestMemory {
     pub(crate) fn registered(&self, registration: Arc<Registration>, iovas: &[u64]) -> Self {
         let regions = self.inner.regions.iter().zip(iovas);
         let regions = regions.map(|(r, iova)| Region { iova_offset: iova.wrapping_sub(r.gpa), ..r.clone() });
-        Self { inner: Arc::new(Inner { regions: regions.collect(), registration: Some(registration) }) }
+        let driver = registration.driver;
+        Self { inner: Arc::new(Inner { regions: regions.collect(), driver, registration: Some(registration) }) }
     }
 
     /// The tie to a driver, if there is one, alive or not.
     #[inline(always)]
     pub(crate) fn registration(&self, driver: u64) -> Option<&Registration> {
-        match &self.inner.registration {
-            Some(registration) if registration.driver == driver => Some(registration),
-            _ => None,
-        }
+        if self.inner.driver == driver { self.inner.registration.as_deref() } else { None }
     }
 
     /// The key of its registration with a driver, alive or not.
@@ -189,7 +191,7 @@ impl GuestMemory {
     /// A look-up of where the device finds it.
     #[inline(always)]
     pub(crate) fn reach(&self, access: Access) -> Reach<'_> {
-        Reach { memory: self, access, last: None }
+        Reach { memory: self, access, last: None, window: Window::default() }
     }
 
     /// The host memory of `len` bytes at a guest address, within one page, and the offset in it.
@@ -246,9 +248,14 @@ impl Region {
 }
 
 impl Registration {
+    /// Whether new I/O may use it.
     #[inline(always)]
+    pub(crate) fn is_alive(&self) -> bool {
+        !self.dead.load(Ordering::Acquire)
+    }
+
     pub(crate) fn check_alive(&self) -> Result<(), MemoryError> {
-        if self.dead.load(Ordering::Acquire) { Err(MemoryError::Unregistered) } else { Ok(()) }
+        if self.is_alive() { Ok(()) } else { Err(MemoryError::Unregistered) }
     }
 }
 
@@ -257,9 +264,41 @@ pub(crate) struct Reach<'a> {
     memory: &'a GuestMemory,
     access: Access,
     last: Option<&'a Region>,
+    window: Window,
+}
+
+/// The whole pages of the last region.
+#[derive(Clone, Copy, Default)]
+struct Window {
+    /// The first one's number, and how many there are.
+    first: u64,
+    count: u64,
+    /// What to add to a guest address to get an IOVA.
+    iova_offset: u64,
 }
 
 impl Reach<'_> {
+    /// Where the device finds the first `len` bytes of a guest page; `None` if it does not, or not at the start of a page.
+    #[inline(always)]
+    pub(crate) fn page(&mut self, gpn: u64, len: usize) -> Option<u64> {
+        if gpn.wrapping_sub(self.window.first) < self.window.count {
+            return Some((gpn * PAGE).wrapping_add(self.window.iova_offset));
+        }
+        self.page_elsewhere(gpn, len)
+    }
+
+    /// As [`page`](Self::page), in another region than the last.
+    #[inline(never)]
+    fn page_elsewhere(&mut self, gpn: u64, len: usize) -> Option<u64> {
+        let iova = self.iova(gpn.saturating_mul(PAGE), len).ok().filter(|iova| iova.is_multiple_of(PAGE))?;
+        if let Some(region) = self.last {
+            let first = region.gpa.div_ceil(PAGE);
+            let count = (region.end / PAGE).saturating_sub(first);
+            self.window = Window { first, count, iova_offset: region.iova_offset };
+        }
+        Some(iova)
+    }
+
     /// Where the device finds `len` bytes at a guest address, within one page.
     #[inline(always)]
     pub(crate) fn iova(&mut self, gpa: u64, len: usize) -> Result<u64, MemoryError> {

@@ -54,12 +54,19 @@ impl<'a> PagedRange<'a> {
         Some(Self { offset: self.offset + offset, len, gpns: self.gpns })
     }
 
-    /// Where it begins, if no page but the first has a part in it.
+    /// Where it begins, if its first `len` bytes lie in one page.
     #[inline(always)]
-    pub(crate) fn in_one_page(&self) -> Option<u64> {
+    pub(crate) fn in_one_page(&self, len: usize) -> Option<u64> {
         let offset = self.offset % PAGE_SIZE;
         let gpn = self.gpns.get(self.offset / PAGE_SIZE)?;
-        (self.len <= PAGE_SIZE - offset).then(|| address(*gpn, offset))
+        (len <= self.len && len <= PAGE_SIZE - offset).then(|| address(*gpn, offset))
+    }
+
+    /// The pages that it has a part in, and where in the first of them it begins.
+    pub(crate) fn pages(&self) -> (usize, &'a [u64]) {
+        let (first, offset) = (self.offset / PAGE_SIZE, self.offset % PAGE_SIZE);
+        let count = (offset + self.len).div_ceil(PAGE_SIZE);
+        (offset, self.gpns.get(first..).and_then(|gpns| gpns.get(..count)).unwrap_or_default())
     }
 
     /// The pieces, page by page: guest address and bytes.

@@ -1,9 +1,10 @@
 use doorbell_device::{Access, DmaMemory};
 
-use super::guest::Reach;
+use super::guest::{Reach, Registration};
 use super::pointers::{Builder, Chain, Layout, Pointers, SglBuilder};
-use super::{DmaBuffer, GuestMemory, MemoryError, PagedRange};
+use super::{DmaBuffer, GuestMemory, MemoryError, PAGE_SIZE, PagedRange};
 use crate::queue::List;
+use crate::sync::Ordering;
 
 /// What a transfer moves.
 pub(crate) enum Payload<'a> {
@@ -51,6 +52,28 @@ impl Payload<'_> {
         }
     }
 
+    /// Where the device finds the first `len` bytes, if it reaches them and they lie in one page; and the registration
+    /// that keeps them reachable, where there is one.
+    #[inline(always)]
+    pub(crate) fn in_one_page(
+        &self,
+        driver: u64,
+        layout: &Layout,
+        access: Access,
+        len: usize,
+    ) -> Option<(u64, Option<&Registration>)> {
+        let (iova, registration) = match self {
+            Payload::Guest(memory, range) => {
+                let registration = memory.registration(driver)?;
+                let gpa = range.in_one_page(len)?;
+                (memory.reach(access).iova(gpa, len).ok()?, Some(registration))
+            }
+            Payload::Buffer(Some(buffer)) if len <= buffer.len() => (buffer.iova(driver)?, None),
+            Payload::Buffer(_) | Payload::Into(_) | Payload::From(_) => return None,
+        };
+        layout.is_one_page(iova, len).then_some((iova, registration))
+    }
+
     /// Names `len` bytes from `offset` on to the device, `None` if that cannot be done without a copy. Under the lock
     /// of the queue: from then on, unregistering the memory waits for the command.
     #[inline(always)]
@@ -68,13 +91,7 @@ impl Payload<'_> {
                 let Some(registration) = memory.registration(driver) else { return Ok(None) };
                 registration.check_alive()?;
                 let range = range.subrange(offset, len).ok_or(MemoryError::NotPresent { gpa: u64::MAX })?;
-                match range.in_one_page() {
-                    Some(gpa) => {
-                        let iova = memory.reach(access).iova(gpa, len)?;
-                        Ok(Pointers::contiguous(layout, list, chain, iova, len))
-                    }
-                    None => scattered(memory.reach(access), range, layout, list, chain),
-                }
+                scattered(memory.reach(access), range, layout, list, chain)
             }
             Payload::Buffer(Some(buffer)) => {
                 let Some(iova) = buffer.iova(driver) else { return Ok(None) };
@@ -149,6 +166,9 @@ fn scattered(
     list: List<'_>,
     chain: Option<Chain<'_>>,
 ) -> Result<Option<Pointers>, MemoryError> {
+    if let Some(pointers) = whole_pages(&mut reach, range, layout, list) {
+        return Ok(Some(pointers));
+    }
     let mut builder = Builder::new(*layout, list, chain, range.len());
     for (gpa, len) in range.pieces() {
         builder.push(reach.iova(gpa, len)?, len);
@@ -163,6 +183,36 @@ fn scattered(
         }
         pointers => Ok(pointers),
     }
+}
+
+/// Names guest memory page by page, as nearly all is: where a guest's page is one of the controller's, and the slot's
+/// own list is long enough. `None` where it is not so.
+fn whole_pages(reach: &mut Reach<'_>, range: PagedRange<'_>, layout: &Layout, list: List<'_>) -> Option<Pointers> {
+    let (offset, [first, middle @ .., last]) = range.pages() else { return None };
+    let words = list.words();
+    if !layout.has_guest_pages() || middle.len() >= words.len() || offset & 3 != 0 {
+        return None;
+    }
+    let page = reach.page(*first, PAGE_SIZE)?;
+    let start = page + offset as u64;
+    let mut expected = page + PAGE_SIZE as u64;
+    let mut apart = 0;
+    for (gpn, word) in middle.iter().zip(words) {
+        let page = reach.page(*gpn, PAGE_SIZE)?;
+        apart |= page ^ expected;
+        expected = page.wrapping_add(PAGE_SIZE as u64);
+        word.store(page, Ordering::Relaxed);
+    }
+    let rest = range.len() + offset - (middle.len() + 1) * PAGE_SIZE;
+    let page = reach.page(*last, rest)?;
+    apart |= page ^ expected;
+    if let Some(word) = words.get(middle.len()) {
+        word.store(page, Ordering::Relaxed);
+    }
+    Some(match middle {
+        [] => Pointers::prps(start, page),
+        _ => layout.data_block(start, range.len()).filter(|_| apart == 0).unwrap_or(Pointers::prps(start, list.iova())),
+    })
 }
 
 /// Names a run of the pool to the device.

@@ -3,6 +3,7 @@
 use nvme_spec::sgl::SglDescriptor;
 use nvme_spec::{Cdw0, Command, DataPointer};
 
+use crate::memory::PAGE_SIZE;
 use crate::queue::List;
 use crate::sync::{AtomicU64, Ordering};
 
@@ -11,6 +12,8 @@ use crate::sync::{AtomicU64, Ordering};
 pub(crate) struct Layout {
     /// Bytes of a page as CC.MPS says, as a power of two: the I/O path shifts, it does not divide.
     pub(crate) page_shift: u32,
+    /// Its bytes, less one.
+    pub(crate) page_mask: u64,
     /// Whether I/O commands may carry SGLs.
     pub(crate) sgl: bool,
     /// What data must be aligned to in an SGL, less one.
@@ -18,14 +21,35 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
-    #[inline(always)]
-    fn page_size(&self) -> u64 {
-        1 << self.page_shift
+    /// PRPs only, for pages of `page_size` bytes, a power of two.
+    pub(crate) fn prps(page_size: usize) -> Self {
+        let page_shift = page_size.trailing_zeros();
+        Self { page_shift, page_mask: (1 << page_shift) - 1, sgl: false, sgl_align_mask: 0 }
     }
 
     #[inline(always)]
-    fn page_mask(&self) -> u64 {
-        self.page_size() - 1
+    fn page_size(&self) -> u64 {
+        self.page_mask + 1
+    }
+
+    /// Whether PRP1 alone says it: bytes within one page, the first dword aligned.
+    #[inline(always)]
+    pub(crate) fn is_one_page(&self, iova: u64, len: usize) -> bool {
+        iova & 3 == 0 && (iova & self.page_mask) as usize + len <= self.page_size() as usize
+    }
+
+    /// Whether a guest's page is one of the controller's.
+    #[inline(always)]
+    pub(crate) fn has_guest_pages(&self) -> bool {
+        self.page_size() == PAGE_SIZE as u64
+    }
+
+    /// Names `len` bytes that lie together as one SGL data block, if the controller takes that.
+    pub(crate) fn data_block(&self, iova: u64, len: usize) -> Option<Pointers> {
+        let len = u32::try_from(len).ok()?;
+        let block = || SglDescriptor::data_block(iova, len);
+        (self.sgl && iova & self.sgl_align_mask == 0)
+            .then(|| Pointers { dptr: DataPointer::sgl(block()), psdt: Cdw0::PSDT_SGL })
     }
 
     /// How many pages `len` bytes touch that begin at `offset` in a page.
@@ -49,8 +73,18 @@ impl Pointers {
         command.cdw0.set_psdt(self.psdt);
     }
 
-    /// Names `len` bytes that lie together; `None` if that cannot be done.
+    /// Names data for which [`Layout::is_one_page`] holds.
     #[inline(always)]
+    pub(crate) fn one_page(iova: u64) -> Self {
+        Self::prps(iova, 0)
+    }
+
+    #[inline(always)]
+    pub(crate) fn prps(prp1: u64, prp2: u64) -> Self {
+        Self { dptr: DataPointer::prp(prp1, prp2), psdt: Cdw0::PSDT_PRP }
+    }
+
+    /// Names `len` bytes that lie together; `None` if that cannot be done.
     pub(crate) fn contiguous(
         layout: &Layout,
         list: List<'_>,
@@ -58,21 +92,9 @@ impl Pointers {
         iova: u64,
         len: usize,
     ) -> Option<Self> {
-        // Within one page, PRP1 says it all.
-        if iova & 3 == 0 && (iova & layout.page_mask()) as usize + len <= layout.page_size() as usize {
-            return Some(Self { dptr: DataPointer::prp(iova, 0), psdt: Cdw0::PSDT_PRP });
+        if layout.is_one_page(iova, len) {
+            return Some(Self::one_page(iova));
         }
-        Self::contiguous_pages(layout, list, chain, iova, len)
-    }
-
-    #[inline(never)]
-    fn contiguous_pages(
-        layout: &Layout,
-        list: List<'_>,
-        chain: Option<Chain<'_>>,
-        iova: u64,
-        len: usize,
-    ) -> Option<Self> {
         let mut builder = Builder::new(*layout, list, chain, len);
         builder.push(iova, len);
         builder.finish()
@@ -159,7 +181,7 @@ impl<'a> Builder<'a> {
     /// The next `len` bytes of the data.
     #[inline(always)]
     pub(crate) fn push(&mut self, iova: u64, len: usize) {
-        let whole = (iova | self.end) & self.layout.page_mask() == 0 && len as u64 <= self.layout.page_size();
+        let whole = (iova | self.end) & self.layout.page_mask == 0 && len as u64 <= self.layout.page_size();
         if whole && self.entries != 0 {
             // One page after another, as nearly all are.
             self.contiguous &= self.end == iova;
@@ -172,7 +194,7 @@ impl<'a> Builder<'a> {
 
     #[inline(never)]
     fn push_any(&mut self, iova: u64, len: usize) {
-        let mask = self.layout.page_mask();
+        let mask = self.layout.page_mask;
         let end = iova.wrapping_add(len as u64);
         if self.entries == 0 {
             self.start = iova;
@@ -251,21 +273,16 @@ impl<'a> Builder<'a> {
     pub(crate) fn finish(self) -> Option<Pointers> {
         if self.contiguous
             && (self.entries > 2 || !self.prp)
-            && self.layout.sgl
-            && self.start & self.layout.sgl_align_mask == 0
-            && let Ok(len) = u32::try_from(self.len)
+            && let Some(block) = self.layout.data_block(self.start, self.len)
         {
-            return Some(Pointers {
-                dptr: DataPointer::sgl(SglDescriptor::data_block(self.start, len)),
-                psdt: Cdw0::PSDT_SGL,
-            });
+            return Some(block);
         }
         let prp2 = match self.entries {
             1 => 0,
             2 => self.second,
             _ => self.list.iova(),
         };
-        self.prp.then(|| Pointers { dptr: DataPointer::prp(self.start, prp2), psdt: Cdw0::PSDT_PRP })
+        self.prp.then(|| Pointers::prps(self.start, prp2))
     }
 }
 

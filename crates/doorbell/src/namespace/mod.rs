@@ -5,6 +5,7 @@ mod compare_write;
 mod copy;
 mod deallocate;
 mod info;
+mod long_way;
 mod reservation;
 mod split;
 mod table;
@@ -333,13 +334,17 @@ impl Inner {
         *self.details.read().unwrap_or_else(|e| e.into_inner())
     }
 
-    #[inline]
+    #[inline(always)]
+    pub(crate) fn block_count(&self) -> u64 {
+        self.block_count.load(Ordering::Acquire)
+    }
+
+    #[inline(always)]
     pub(crate) fn is_removed(&self) -> bool {
         self.removed.load(Ordering::Acquire)
     }
 
     /// An error if the namespace was removed: the one that the device gives when there is none.
-    #[inline]
     pub(crate) fn check_present(&self) -> Result<(), RequestError> {
         if self.is_removed() {
             return Err(NvmeError::of(Status::INVALID_NAMESPACE_OR_FORMAT).into());
@@ -348,9 +353,8 @@ impl Inner {
     }
 
     /// An error if blocks lie outside the namespace.
-    #[inline]
     pub(crate) fn check_range(&self, lba: u64, block_count: u64) -> Result<(), RequestError> {
-        let capacity = self.block_count.load(Ordering::Acquire);
+        let capacity = self.block_count();
         match lba.checked_add(block_count) {
             Some(end) if end <= capacity => Ok(()),
             _ => Err(RequestError::OutOfRange { lba, block_count, capacity }),

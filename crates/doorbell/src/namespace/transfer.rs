@@ -2,18 +2,17 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker, ready};
 
 use doorbell_device::Access;
 use nvme_spec::nvm::{PrInfo, ReadWriteCdw12};
 use nvme_spec::{Cdw0, Command, NvmOpcode};
 
+use super::long_way::LongWay;
 use super::{Inner, Namespace, Protection};
 use crate::error::RequestError;
-use crate::memory::{
-    Chain, DmaBuffer, GuestMemory, MemoryError, PagedRange, Payload, Pointers, chain_pages, run_pointers,
-};
-use crate::queue::{Exchange, Notes, QueuePair, Refused};
+use crate::memory::{DmaBuffer, GuestMemory, PagedRange, Payload, Pointers};
+use crate::queue::{Notes, QueuePair, Token, settled};
 
 type WaitForQueue<'a> = Pin<Box<dyn Future<Output = Result<&'a QueuePair, RequestError>> + Send + 'a>>;
 
@@ -21,65 +20,53 @@ type WaitForQueue<'a> = Pin<Box<dyn Future<Output = Result<&'a QueuePair, Reques
 #[must_use = "futures do nothing unless polled"]
 pub struct Transfer<'a> {
     request: Request<'a>,
-    step: Step,
-    /// Blocks done, of a transfer that goes in pieces, and blocks of the piece under way.
-    done: u32,
-    piece: u32,
-    /// From the moment there is a queue.
-    exchange: Option<Exchange<'a>>,
-    /// While there is none.
-    no_queue: Option<WaitForQueue<'a>>,
+    stage: Stage,
+    /// Its slot, and in whose queue, while it is [`Stage::InFlight`].
+    token: Token,
+    queue: Option<&'a QueuePair>,
+    detour: Detour<'a>,
+}
+
+/// What the I/O path does without.
+enum Detour<'a> {
+    None,
+    /// The CPU has no queue yet.
+    NoQueue(WaitForQueue<'a>),
+    LongWay(LongWay<'a>),
+}
+
+/// How far a transfer is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Not polled yet.
+    New,
+    /// In flight straight from the payload, with nothing but its slot.
+    InFlight,
+    /// Whatever needs more than that.
+    Detour,
+    Ended,
 }
 
 /// What was asked for.
-struct Request<'a> {
-    inner: &'a Inner,
-    payload: Payload<'a>,
-    kind: Kind,
-    cpu: u32,
-    block_count: u32,
+pub(super) struct Request<'a> {
+    pub(super) inner: &'a Inner,
+    pub(super) payload: Payload<'a>,
+    pub(super) kind: Kind,
+    pub(super) cpu: u32,
+    pub(super) block_count: u32,
     lba: u64,
-    tag: u64,
+    pub(super) tag: u64,
 }
 
 /// What a transfer is.
 #[derive(Clone, Copy)]
-struct Kind {
+pub(super) struct Kind {
     opcode: NvmOpcode,
     fua: bool,
     /// What the device does with the memory.
-    access: Access,
+    pub(super) access: Access,
     /// Whether it may be carried in pieces.
-    divisible: bool,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Step {
-    /// Not polled yet.
-    New,
-    /// The CPU has no queue yet.
-    NoQueue,
-    /// To be submitted straight from the payload, if the device can reach it.
-    Direct,
-    /// To be submitted through the pool.
-    Bounced,
-    InFlight,
-    /// In flight through the pool.
-    InFlightBounced,
-    Ended,
-}
-
-/// Why a command could not go out as it was to.
-enum Unbuilt {
-    Memory(MemoryError),
-    /// The device cannot reach the memory, or it cannot be named to it.
-    NeedsBounce,
-}
-
-impl From<MemoryError> for Unbuilt {
-    fn from(error: MemoryError) -> Self {
-        Unbuilt::Memory(error)
-    }
+    pub(super) divisible: bool,
 }
 
 impl Namespace {
@@ -187,7 +174,7 @@ impl Namespace {
     #[inline(always)]
     fn transfer<'a>(&'a self, kind: Kind, cpu: u32, lba: u64, block_count: u32, payload: Payload<'a>) -> Transfer<'a> {
         let request = Request { inner: self.inner(), payload, kind, cpu, block_count, lba, tag: 0 };
-        Transfer { request, step: Step::New, done: 0, piece: 0, exchange: None, no_queue: None }
+        Transfer { request, stage: Stage::New, token: Token::NONE, queue: None, detour: Detour::None }
     }
 }
 
@@ -198,8 +185,16 @@ impl Kind {
 }
 
 impl Request<'_> {
-    /// Checks what the caller asked for; `Ok(false)` if there is nothing to do.
+    /// Whether it may go out as it is, as far as blocks and namespace go. What may not, [`check`](Self::check) says why.
     #[inline(always)]
+    fn is_plain(&self) -> bool {
+        let inner = self.inner;
+        let some = self.block_count.wrapping_sub(1) < inner.max_transfer_blocks;
+        let inside = inner.block_count().checked_sub(self.block_count.into()).is_some_and(|last| self.lba <= last);
+        some && inside && self.kind.opcode != NvmOpcode::COMPARE && self.is_direct() && !inner.is_removed()
+    }
+
+    /// Checks what the caller asked for; `Ok(false)` if there is nothing to do.
     fn check(&self) -> Result<bool, RequestError> {
         let inner = self.inner;
         inner.check_present()?;
@@ -222,15 +217,21 @@ impl Request<'_> {
         Ok(self.block_count != 0)
     }
 
+    /// Whether the device may reach the payload itself.
+    #[inline(always)]
+    pub(super) fn is_direct(&self) -> bool {
+        !self.inner.core.options.always_bounce
+    }
+
     /// Bytes that blocks have in memory.
     #[inline(always)]
-    fn bytes(&self, blocks: u32) -> usize {
+    pub(super) fn bytes(&self, blocks: u32) -> usize {
         blocks as usize * self.inner.transfer_block_size as usize
     }
 
     /// The command for `blocks` of its blocks, past those that are `done`.
     #[inline(always)]
-    fn command(&self, done: u32, blocks: u32, pointers: Pointers) -> Command {
+    pub(super) fn command(&self, done: u32, blocks: u32, pointers: Pointers) -> Command {
         let lba = self.lba + u64::from(done);
         let mut cdw12 = ReadWriteCdw12::new().with_nlb((blocks - 1) as u16).with_fua(self.kind.fua);
         let mut cdw14 = 0;
@@ -266,11 +267,11 @@ impl<'a> Transfer<'a> {
 
     #[inline(always)]
     fn poll_transfer(&mut self, context: &mut Context<'_>) -> Poll<Result<(), RequestError>> {
-        if self.step == Step::InFlight
-            && let Some(exchange) = &mut self.exchange
-            && exchange.claim_success()
+        if self.stage == Stage::InFlight
+            && let Some(queue) = self.queue
+            && queue.claim_success(self.token)
         {
-            self.step = Step::Ended;
+            self.stage = Stage::Ended;
             return Poll::Ready(Ok(()));
         }
         self.poll_rest(context)
@@ -278,192 +279,109 @@ impl<'a> Transfer<'a> {
 
     #[inline(never)]
     fn poll_rest(&mut self, context: &mut Context<'_>) -> Poll<Result<(), RequestError>> {
-        match self.step {
-            Step::New => {
+        if self.stage == Stage::New
+            && let Some(looked) = self.start_now(context.waker())
+        {
+            // Its waker is registered, so a completion from here on wakes it.
+            return if looked { self.poll_in_flight(context) } else { Poll::Pending };
+        }
+        self.poll_stage(context)
+    }
+
+    /// Submits it at once, as most are: in order, straight from one page, and with nothing to wait for. `None` if it is
+    /// not so; then nothing has happened yet. Otherwise whether it may be done already.
+    #[inline(always)]
+    fn start_now(&mut self, waker: &Waker) -> Option<bool> {
+        let request = &self.request;
+        if !request.is_plain() {
+            return None;
+        }
+        let core = &*request.inner.core;
+        let (bytes, access) = (request.bytes(request.block_count), request.kind.access);
+        let (iova, registration) = request.payload.in_one_page(core.id, &core.layout, access, bytes)?;
+        let queue = &**core.issuers.get(request.cpu).ok()??;
+        let ready = queue.begin(waker)?;
+        if registration.is_some_and(|registration| !registration.is_alive()) {
+            ready.withdraw();
+            return None;
+        }
+        // From here on, unregistering the memory waits for the command.
+        let registration = registration.map_or(0, |registration| registration.key);
+        let notes = Notes { tag: request.tag, registration, bounced: false };
+        let started = ready.submit(notes, request.command(0, request.block_count, Pointers::one_page(iova)));
+        self.stage = Stage::InFlight;
+        self.token = started.token;
+        self.queue = Some(queue);
+        Some(started.looked)
+    }
+
+    #[inline(never)]
+    fn poll_stage(&mut self, context: &mut Context<'_>) -> Poll<Result<(), RequestError>> {
+        match self.stage {
+            Stage::New => {
                 if !self.request.check()? {
+                    self.stage = Stage::Ended;
                     return Poll::Ready(Ok(()));
                 }
-                match self.request.inner.core.issuers.get(self.request.cpu)? {
-                    Some(queue) => self.take_queue(queue),
-                    None => self.wait_for_queue(),
-                }
-            }
-            Step::InFlight => return self.poll_in_flight(context),
-            _ => {}
-        }
-        if self.step == Step::NoQueue {
-            let Some(wait) = &mut self.no_queue else { return Poll::Ready(Err(RequestError::Gone)) };
-            let queue = std::task::ready!(wait.as_mut().poll(context))?;
-            self.no_queue = None;
-            self.take_queue(queue);
-        }
-        if self.step == Step::Direct {
-            match std::task::ready!(self.poll_direct(context)) {
-                Ok(()) => {
-                    self.step = Step::InFlight;
-                    // Its waker is registered, so a completion from here on wakes it.
-                    return match &self.exchange {
-                        Some(exchange) if exchange.may_be_done() => self.poll_in_flight(context),
-                        _ => Poll::Pending,
-                    };
-                }
-                Err(refused) => {
-                    // Pages taken for a list are too few for data.
-                    if let Some(exchange) = &mut self.exchange {
-                        exchange.return_pages();
-                    }
-                    match refused {
-                        Refused::Lost(lost) => return Poll::Ready(Err(lost.into())),
-                        Refused::Build(Unbuilt::Memory(error)) => return Poll::Ready(Err(error.into())),
-                        Refused::Build(Unbuilt::NeedsBounce) => self.step = Step::Bounced,
+                let (inner, cpu) = (self.request.inner, self.request.cpu);
+                match inner.core.issuers.get(cpu)? {
+                    Some(queue) => self.go_long_way(queue, context),
+                    None => {
+                        let wait = async move { Ok(&**inner.core.issuers.wait(&inner.core, cpu).await?) };
+                        self.detour = Detour::NoQueue(Box::pin(wait));
+                        self.stage = Stage::Detour;
+                        self.poll_detour(context)
                     }
                 }
             }
+            Stage::InFlight => self.poll_in_flight(context),
+            Stage::Detour => self.poll_detour(context),
+            Stage::Ended => Poll::Ready(Err(RequestError::Gone)),
         }
-        self.poll_pieces(context)
     }
 
     #[inline(never)]
     fn poll_in_flight(&mut self, context: &mut Context<'_>) -> Poll<Result<(), RequestError>> {
-        let Some(exchange) = &mut self.exchange else { return Poll::Ready(Err(RequestError::Gone)) };
-        let result = std::task::ready!(exchange.poll_result(context));
-        exchange.return_pages();
-        self.step = Step::Ended;
-        Poll::Ready(result.map(drop))
+        let Some(queue) = self.queue else { return Poll::Ready(Err(RequestError::Gone)) };
+        let result = ready!(queue.poll(self.token, context));
+        self.stage = Stage::Ended;
+        Poll::Ready(settled(result).map(drop))
     }
 
-    /// Piece by piece through the pool, whose pages are others' as soon as it is over, well or badly.
-    #[cold]
-    #[inline(never)]
-    fn poll_pieces(&mut self, context: &mut Context<'_>) -> Poll<Result<(), RequestError>> {
-        let result = std::task::ready!(self.poll_each_piece(context));
-        if let Some(exchange) = &mut self.exchange {
-            exchange.return_pages();
-        }
-        self.step = Step::Ended;
+    fn go_long_way(&mut self, queue: &'a QueuePair, context: &mut Context<'_>) -> Poll<Result<(), RequestError>> {
+        self.detour = Detour::LongWay(LongWay::new(&self.request, queue));
+        self.stage = Stage::Detour;
+        self.poll_detour(context)
+    }
+
+    fn poll_detour(&mut self, context: &mut Context<'_>) -> Poll<Result<(), RequestError>> {
+        let result = match &mut self.detour {
+            Detour::NoQueue(wait) => match ready!(wait.as_mut().poll(context)) {
+                Ok(queue) => return self.go_long_way(queue, context),
+                Err(error) => Err(error),
+            },
+            Detour::LongWay(way) => ready!(way.poll(&mut self.request, context)),
+            Detour::None => Err(RequestError::Gone),
+        };
+        // Its pages are others' now; the future may live on for long.
+        self.detour = Detour::None;
+        self.stage = Stage::Ended;
         Poll::Ready(result)
     }
 
-    fn poll_each_piece(&mut self, context: &mut Context<'_>) -> Poll<Result<(), RequestError>> {
-        loop {
-            if self.step == Step::Bounced {
-                std::task::ready!(self.poll_bounced(context))?;
-                self.step = Step::InFlightBounced;
-            }
-            let Some(exchange) = &mut self.exchange else { return Poll::Ready(Err(RequestError::Gone)) };
-            std::task::ready!(exchange.poll_result(context))?;
-            self.finish_piece()?;
-            if self.done == self.request.block_count {
-                return Poll::Ready(Ok(()));
-            }
-            self.step = Step::Bounced;
-        }
-    }
-
-    #[inline(always)]
-    fn take_queue(&mut self, queue: &'a QueuePair) {
-        self.exchange = Some(Exchange::new(queue));
-        self.step = if self.request.inner.core.options.always_bounce { Step::Bounced } else { Step::Direct };
-    }
-
+    /// What the device still works on stays, the buffer with it, until it is done.
     #[cold]
-    fn wait_for_queue(&mut self) {
-        let (inner, cpu) = (self.request.inner, self.request.cpu);
-        self.no_queue = Some(Box::pin(async move { Ok(&**inner.core.issuers.wait(&inner.core, cpu).await?) }));
-        self.step = Step::NoQueue;
-    }
-
-    /// Submits it straight from the payload, if the device can reach that.
-    #[inline(always)]
-    fn poll_direct(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Refused<Unbuilt>>> {
-        let request = &self.request;
-        let core = &*request.inner.core;
-        let Some(registration) = request.payload.registration(core.id) else {
-            return Poll::Ready(Err(Refused::Build(Unbuilt::NeedsBounce)));
+    #[inline(never)]
+    fn abandon(&mut self) {
+        let buffer = match &mut self.request.payload {
+            Payload::Buffer(buffer) => buffer.take(),
+            _ => None,
         };
-        let Some(exchange) = &mut self.exchange else {
-            return Poll::Ready(Err(Refused::Lost(core.lost())));
-        };
-        let bytes = request.bytes(request.block_count);
-        let pool = exchange.queue().pool();
-        let chain_pages = chain_pages(&core.layout, exchange.queue().list_words(), bytes);
-        if chain_pages != 0 {
-            let chain_bytes = chain_pages * core.page_size;
-            if chain_bytes > pool.capacity() {
-                return Poll::Ready(Err(Refused::Build(Unbuilt::NeedsBounce)));
-            }
-            std::task::ready!(exchange.poll_pages(chain_bytes, context));
+        match (self.queue, std::mem::replace(&mut self.detour, Detour::None)) {
+            (Some(queue), _) => queue.forget(self.token, buffer.into()),
+            (None, Detour::LongWay(way)) => way.abandon(buffer),
+            (None, _) => {}
         }
-        let notes = Notes { tag: request.tag, registration, bounced: false };
-        exchange.poll_start(context, notes, |list, run| {
-            let chain = run.map(|run| {
-                let (memory, offset, _) = pool.memory(run);
-                Chain { memory, offset }
-            });
-            let pointers =
-                request.payload.pointers(core.id, &core.layout, list, chain, request.kind.access, (0, bytes))?;
-            Ok(request.command(0, request.block_count, pointers.ok_or(Unbuilt::NeedsBounce)?))
-        })
-    }
-
-    /// Submits the next piece through the pool.
-    fn poll_bounced(&mut self, context: &mut Context<'_>) -> Poll<Result<(), RequestError>> {
-        let core = &*self.request.inner.core;
-        let total = self.request.bytes(self.request.block_count);
-        let Some(queue) = self.exchange.as_ref().map(Exchange::queue) else {
-            return Poll::Ready(Err(core.lost().into()));
-        };
-        let pool = queue.pool();
-        // One SGL data block says any run of pages; a PRP list may need pages of the pool itself.
-        let list_pages = |bytes| if core.layout.sgl { 0 } else { chain_pages(&core.layout, queue.list_words(), bytes) };
-        let capacity = pool.capacity() - list_pages(pool.capacity().min(total)) * core.page_size;
-        let largest = capacity / self.request.inner.transfer_block_size as usize;
-        if largest == 0 || (largest < self.request.block_count as usize && !self.request.kind.divisible) {
-            let error = RequestError::TooLarge { len: total as u64, max: capacity as u64, unit: "bytes" };
-            return Poll::Ready(Err(error));
-        }
-        // Before anything is sent, the whole of the memory is looked at.
-        if self.done == 0 {
-            self.request.payload.check(0, total, self.request.kind.access)?;
-        }
-        self.piece = (self.request.block_count - self.done).min(u32::try_from(largest).unwrap_or(u32::MAX));
-        let (done, piece) = (self.request.bytes(self.done), self.request.bytes(self.piece));
-        let (request, done_blocks, blocks) = (&self.request, self.done, self.piece);
-        let Some(exchange) = &mut self.exchange else { return Poll::Ready(Err(core.lost().into())) };
-        let data = piece.next_multiple_of(core.page_size);
-        std::task::ready!(exchange.poll_pages(data + list_pages(piece) * core.page_size, context));
-        let notes = Notes { tag: request.tag, registration: 0, bounced: true };
-        let started = exchange.poll_start(context, notes, |list, run| {
-            let nowhere = MemoryError::NotPresent { gpa: u64::MAX };
-            let (memory, offset, _) = pool.memory(run.ok_or(nowhere.clone())?);
-            if request.kind.access == Access::Read {
-                request.payload.copy_out((done, piece), memory, offset)?;
-            }
-            let chain = Chain { memory, offset: offset + data };
-            let pointers = run_pointers(memory, offset, core.layout, list, Some(chain), piece);
-            Ok::<_, MemoryError>(request.command(done_blocks, blocks, pointers.ok_or(nowhere)?))
-        });
-        match std::task::ready!(started) {
-            Ok(()) => {}
-            Err(Refused::Lost(lost)) => return Poll::Ready(Err(lost.into())),
-            Err(Refused::Build(error)) => return Poll::Ready(Err(error.into())),
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    /// A piece came through the pool: copies what was read to where it belongs, and gives the pages back.
-    fn finish_piece(&mut self) -> Result<(), RequestError> {
-        let part = (self.request.bytes(self.done), self.request.bytes(self.piece));
-        let Some(exchange) = &mut self.exchange else { return Ok(()) };
-        if self.request.kind.access == Access::Write
-            && let Some(run) = exchange.run()
-        {
-            let (memory, offset, _) = exchange.queue().pool().memory(run);
-            self.request.payload.copy_in(part, memory, offset)?;
-        }
-        self.done += self.piece;
-        exchange.return_pages();
-        Ok(())
     }
 }
 
@@ -487,11 +405,8 @@ impl Future for Transfer<'_> {
 impl Drop for Transfer<'_> {
     #[inline]
     fn drop(&mut self) {
-        // In flight, the device may still use the buffer: the slot keeps it.
-        if self.step == Step::InFlight
-            && let (Payload::Buffer(buffer), Some(exchange)) = (&mut self.request.payload, &mut self.exchange)
-        {
-            exchange.abandon(buffer.take());
+        if self.stage == Stage::InFlight || self.stage == Stage::Detour {
+            self.abandon();
         }
     }
 }

@@ -128,18 +128,6 @@ impl<'q> Exchange<'q> {
         self.looked
     }
 
-    /// Whether it has succeeded already; without a look for its completion. It is over then.
-    #[inline(always)]
-    pub(crate) fn claim_success(&mut self) -> bool {
-        let success = self.token.is_some_and(|token| self.queue.claim_success(token));
-        if success {
-            self.token = None;
-            // List pages; the future may live on for long.
-            self.return_pages();
-        }
-        success
-    }
-
     /// The claim on its slot, which is the taker's to settle from now on.
     #[cfg(all(test, doorbell_loom))]
     pub(super) fn take_token(&mut self) -> super::slots::Token {
@@ -151,28 +139,28 @@ impl<'q> Exchange<'q> {
         let Some(token) = self.token else { return Poll::Ready(Err(RequestError::Gone)) };
         let result = std::task::ready!(self.queue.poll(token, context));
         self.token = None;
-        Poll::Ready(match result {
-            Ok(completion) if completion.status.is_success() => Ok(completion),
-            Ok(completion) => Err(NvmeError::new(&completion).into()),
-            Err(lost) => Err(lost.into()),
-        })
+        Poll::Ready(settled(result))
+    }
+}
+
+/// What came of a command; an error status is an error.
+pub(crate) fn settled(result: Result<Completion, Lost>) -> Result<Completion, RequestError> {
+    match result {
+        Ok(completion) if completion.status.is_success() => Ok(completion),
+        Ok(completion) => Err(NvmeError::new(&completion).into()),
+        Err(lost) => Err(lost.into()),
     }
 }
 
 impl Drop for Exchange<'_> {
-    #[inline(always)]
+    #[inline(never)]
     fn drop(&mut self) {
-        // Without a branch for each.
-        if self.token.is_some() | self.run.is_some() | self.place.is_some() | self.run_place.is_some() {
-            self.abandon(None);
-        }
+        self.abandon(None);
     }
 }
 
 impl Exchange<'_> {
     /// Gives everything up. What the device still works on stays, `buffer` with it, until it is done.
-    #[cold]
-    #[inline(never)]
     pub(crate) fn abandon(&mut self, buffer: Option<DmaBuffer>) {
         if let Some(place) = self.place.take() {
             self.queue.leave(place);

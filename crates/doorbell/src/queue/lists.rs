@@ -3,7 +3,7 @@ use crate::sync::AtomicU64;
 
 /// The PRP list (or SGL segment) memory of all slots, an equal part each that crosses no page.
 pub(crate) struct Lists {
-    pub(crate) words: Words,
+    pub(crate) words: Words<1>,
     pub(crate) words_per_slot: usize,
 }
 

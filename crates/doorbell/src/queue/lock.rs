@@ -51,7 +51,7 @@ impl<T> MarkedLock<T> {
     }
 
     /// Waits for the lock.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn lock(&self) -> Guard<'_, T> {
         if self.state.compare_exchange(FREE, LOCKED, Ordering::Acquire, Ordering::Relaxed).is_err() {
             self.lock_contended();
@@ -117,26 +117,28 @@ impl<T> MarkedLock<T> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn unlock(&self) -> bool {
         let state = self.state.swap(FREE, Ordering::AcqRel);
-        if state & SLEEPER != 0 {
-            self.wake_sleepers();
-        }
-        state & MARKED != 0
+        state != LOCKED && self.unlocked_from(state)
     }
 
+    /// Somebody wanted something while it was locked; `true` if that is a look.
     #[cold]
-    fn wake_sleepers(&self) {
-        // All of them: the bit that told of them is gone, and each sets it again before it sleeps again.
+    #[inline(never)]
+    fn unlocked_from(&self, state: u32) -> bool {
         #[cfg(not(doorbell_loom))]
-        self.unlocked.notify(usize::MAX);
+        if state & SLEEPER != 0 {
+            // All of them: the bit that told of them is gone, and each sets it again before it sleeps again.
+            self.unlocked.notify(usize::MAX);
+        }
+        state & MARKED != 0
     }
 }
 
 impl<T> Guard<'_, T> {
     /// Unlocks. `true` means that somebody wanted a look meanwhile: the caller owes it.
-    #[inline]
+    #[inline(always)]
     #[must_use = "a mark means that completions are to be looked for"]
     pub(crate) fn release(self) -> bool {
         let marked = self.lock.unlock();

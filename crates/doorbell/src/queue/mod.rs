@@ -1,5 +1,7 @@
 //! Queue pairs: rings, slots, their memory, and waiting for them.
 
+mod completions;
+mod end;
 mod exchange;
 mod inspect;
 mod lists;
@@ -12,10 +14,10 @@ mod slots;
 mod waiting;
 mod words;
 
-pub(crate) use exchange::{Exchange, Refused};
+pub(crate) use exchange::{Exchange, Refused, settled};
 pub use inspect::{CommandState, Counters, QueueState};
 pub(crate) use lists::{List, Lists};
 pub(crate) use pair::{Notes, Parts, QueuePair};
 pub(crate) use pool::Pool;
-pub(crate) use slots::{MAX_DEPTH, SLOT_WORDS};
+pub(crate) use slots::{MAX_DEPTH, SLOT_WORDS, Token};
 pub(crate) use words::Words;

@@ -6,7 +6,10 @@ use nvme_spec::Completion;
 use super::words::Words;
 use crate::sync::{AtomicU64, Ordering};
 
-const COMMAND_WORDS: usize = 8;
+/// The entries of a submission ring.
+pub(crate) type Commands = Words<8>;
+/// The entries of a completion ring.
+pub(crate) type Completions = Words<2>;
 
 /// Where the driver is in the submission ring.
 pub(crate) struct SubmissionRing {
@@ -24,12 +27,12 @@ impl SubmissionRing {
     /// Writes a command at the tail and moves on. The caller sees to it that there is room, by having fewer slots
     /// than the ring has entries.
     #[inline(always)]
-    pub(crate) fn push(&mut self, ring: &Words, command: &[u64; COMMAND_WORDS]) {
-        let entry = ring.group::<COMMAND_WORDS>(self.tail);
+    pub(crate) fn push(&mut self, ring: &Commands, command: &[u64; 8]) {
+        let entry = ring.at(self.tail);
+        self.tail = if self.tail + 1 == self.entries { 0 } else { self.tail + 1 };
         for (cell, word) in entry.iter().zip(command) {
             cell.store(*word, Ordering::Relaxed);
         }
-        self.tail = if self.tail + 1 == self.entries { 0 } else { self.tail + 1 };
     }
 
     /// What the tail doorbell is to say.
@@ -69,8 +72,9 @@ impl CompletionRing {
 
     /// Whether the device has posted a completion at the head.
     #[inline(always)]
-    pub(crate) fn is_posted(&self, ring: &Words) -> bool {
-        self.words_of(ring.group(self.head)).is_some()
+    pub(crate) fn is_posted(&self, ring: &Completions) -> bool {
+        let [_, second] = ring.at(self.head);
+        Completion::phase_of_word1(second.load(Ordering::Acquire)) == self.phase
     }
 
     /// The words of the completion at the head, if the device has posted one.
@@ -114,13 +118,10 @@ impl CompletionRing {
 }
 
 /// Empties both rings, for a queue that is about to be created (again) on the device.
-pub(crate) fn clear(submission: &Words, completion: &Words) {
-    for i in 0..submission.len() {
-        submission.at(i).store(0, Ordering::Relaxed);
-    }
+pub(crate) fn clear(submission: &Commands, completion: &Completions) {
     // A phase bit left from an earlier life would look like a completion.
-    for i in 0..completion.len() {
-        completion.at(i).store(0, Ordering::Relaxed);
+    for word in submission.all().as_flattened().iter().chain(completion.all().as_flattened()) {
+        word.store(0, Ordering::Relaxed);
     }
     dma_wmb();
 }

@@ -50,9 +50,14 @@ pub(crate) struct Token {
     pub(crate) cid: u16,
 }
 
+impl Token {
+    /// A claim on nothing: there is no such slot.
+    pub(crate) const NONE: Self = Self { slot: u16::MAX, cid: u16::MAX };
+}
+
 /// The shared part of all slots.
 pub(crate) struct Slots {
-    words: Words,
+    words: Words<SLOT_WORDS>,
     depth: u16,
     /// The low bits of a CID that are the slot.
     slot_mask: u16,
@@ -64,8 +69,8 @@ fn pack(state: State, cid: u16) -> u64 {
 }
 
 impl Slots {
-    /// Takes over zeroed memory of `depth * SLOT_WORDS` words.
-    pub(crate) fn new(words: Words, depth: u16) -> Self {
+    /// Takes over zeroed memory of `depth` slots.
+    pub(crate) fn new(words: Words<SLOT_WORDS>, depth: u16) -> Self {
         let slots = Self { words, depth, slot_mask: depth.next_power_of_two() - 1 };
         for slot in 0..depth {
             slots.at(slot).set_state(State::Free, slot);
@@ -80,20 +85,19 @@ impl Slots {
     /// All slots, for [`Slot::new`].
     #[inline(always)]
     pub(crate) fn all(&self) -> &[[AtomicU64; SLOT_WORDS]] {
-        self.words.groups()
+        self.words.all()
     }
 
     /// One slot, which must be one of [`depth`](Self::depth).
     #[inline(always)]
     pub(crate) fn at(&self, slot: u16) -> Slot<'_> {
-        Slot::new(self.words.group(slot))
+        Slot::new(self.words.at(slot))
     }
 
-    /// The slot that a CID names, if there is such a slot.
+    /// The slot that a CID names. There need not be such a slot.
     #[inline(always)]
-    pub(crate) fn of_cid(&self, cid: u16) -> Option<u16> {
-        let slot = cid & self.slot_mask;
-        (slot < self.depth).then_some(slot)
+    pub(crate) fn of_cid(&self, cid: u16) -> u16 {
+        cid & self.slot_mask
     }
 
     /// The memory registration that a slot's data lies in; 0 for none.
@@ -170,6 +174,12 @@ impl<'a> Slot<'a> {
         self.set_state(State::Done, cid);
     }
 
+    /// Whether the stored result is a success.
+    #[inline(always)]
+    pub(crate) fn is_success(self) -> bool {
+        Completion::from_words([0, self.words[RESULT + 1].load(Ordering::Relaxed)]).status.is_success()
+    }
+
     /// The stored result.
     #[inline(always)]
     pub(crate) fn result(self) -> Completion {
@@ -202,9 +212,11 @@ pub(crate) struct FreeSlots {
 
 /// The lock holder's share of the free slots: taken from [`FreeSlots`] a word at a time.
 pub(crate) struct Taken {
-    bits: Box<[u64]>,
-    /// Where to look first.
+    /// The word looked at first, and which one it is of all.
+    word: u64,
     hint: usize,
+    /// The others. What is in use as `word` is 0 here.
+    bits: Box<[u64]>,
 }
 
 impl FreeSlots {
@@ -217,7 +229,7 @@ impl FreeSlots {
         };
         let free =
             Self { bits: (0..words).map(|w| AtomicU64::new(full(w))).collect(), awaited: AtomicBool::new(false) };
-        (free, Taken { bits: vec![0; words].into(), hint: 0 })
+        (free, Taken { word: 0, hint: 0, bits: vec![0; words].into() })
     }
 
     /// Gives a slot back. `true` if somebody waits for one.
@@ -243,16 +255,17 @@ impl FreeSlots {
 
     #[inline(never)]
     fn take_more(&self, taken: &mut Taken) -> Option<u16> {
+        // The same word first: the memory of its slots was touched last.
         for _ in 0..=self.bits.len() {
-            let w = taken.hint;
-            let (mine, shared) = (taken.bits.get_mut(w)?, self.bits.get(w)?);
-            if *mine == 0 {
-                *mine = shared.swap(0, Ordering::SeqCst);
-            }
+            let (mine, shared) = (taken.bits.get_mut(taken.hint)?, self.bits.get(taken.hint)?);
+            taken.word = match std::mem::take(mine) {
+                0 => shared.swap(0, Ordering::SeqCst),
+                word => word,
+            };
             if let slot @ Some(_) = taken.next() {
                 return slot;
             }
-            taken.hint = if w + 1 == self.bits.len() { 0 } else { w + 1 };
+            taken.hint = if taken.hint + 1 == self.bits.len() { 0 } else { taken.hint + 1 };
         }
         None
     }
@@ -267,16 +280,21 @@ impl Taken {
     /// A slot of the word looked at first.
     #[inline(always)]
     fn next(&mut self) -> Option<u16> {
-        let word = self.bits.get_mut(self.hint).filter(|word| **word != 0)?;
-        let bit = word.trailing_zeros();
-        *word &= *word - 1;
+        if self.word == 0 {
+            return None;
+        }
+        let bit = self.word.trailing_zeros();
+        self.word &= self.word - 1;
         Some(self.hint as u16 * 64 + bit as u16)
     }
 
     /// Puts back a slot that was taken but not used.
     pub(crate) fn put_back(&mut self, slot: u16) {
-        if let Some(word) = self.bits.get_mut(usize::from(slot) / 64) {
-            *word |= 1 << (slot % 64);
+        let (index, bit) = (usize::from(slot) / 64, 1 << (slot % 64));
+        if index == self.hint {
+            self.word |= bit;
+        } else if let Some(word) = self.bits.get_mut(index) {
+            *word |= bit;
         }
     }
 }

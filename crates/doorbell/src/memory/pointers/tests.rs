@@ -27,7 +27,7 @@ impl Memory {
         let words = Words::new(list_memory.clone(), 0, 4 * list_words).unwrap();
         // As many as the largest transfer here can need.
         let chain = map(page * (2 + (32 << 20) / page / (page / 8 - 1)), CHAIN);
-        let layout = Layout { page_shift, sgl, sgl_align_mask: align_mask };
+        let layout = Layout { sgl, sgl_align_mask: align_mask, ..Layout::prps(page) };
         Self { lists: Lists { words, words_per_slot: list_words }, list_memory, chain, layout }
     }
 
@@ -231,7 +231,7 @@ proptest! {
     /// A list never needs more pages than were taken for it, nor fewer than a walk of it sees.
     #[test]
     fn chains_are_as_long_as_they_need_to_be(len in lengths()) {
-        let layout = Layout { page_shift: 12, sgl: false, sgl_align_mask: 0 };
+        let layout = Layout::prps(4096);
         // Beginning in the last dword of a page; PRP1 names it.
         let entries = (len - 4).div_ceil(4096);
         let mut pages = 0;

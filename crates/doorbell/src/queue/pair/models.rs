@@ -1,7 +1,7 @@
 //! A queue pair under the model checker: every order in which a future, a device and others can meet.
 
 use std::sync::atomic::{AtomicUsize, Ordering as StdOrdering};
-use std::task::Wake;
+use std::task::{Context, Poll, Wake};
 
 use doorbell_device::{DmaMemory, Doorbell, HostMemory};
 use loom::sync::Arc;
@@ -10,6 +10,7 @@ use loom::thread;
 use super::*;
 use crate::queue::Exchange;
 use crate::queue::pool::Pool;
+use crate::sync::Ordering;
 
 /// Counts how often it is woken. Not itself part of the model: the model runs one thread at a time.
 #[derive(Default)]
@@ -38,9 +39,9 @@ fn queue(depth: u16) -> Arc<QueuePair> {
     let parts = Parts {
         id: 1,
         depth,
-        submission: Words::model(entries * 8),
-        completion: Words::model(entries * 2),
-        slots: Words::model(usize::from(depth) * SLOT_WORDS),
+        submission: Words::model(entries),
+        completion: Words::model(entries),
+        slots: Words::model(depth.into()),
         lists: Lists { words: Words::model(usize::from(depth) * 8), words_per_slot: 8 },
         pool: Pool::new(memory, 4096),
         sq_doorbell: Doorbell::from_fn(|_| {}),
@@ -51,9 +52,9 @@ fn queue(depth: u16) -> Arc<QueuePair> {
 
 /// The device: completes the command in entry `index` of the submission ring, on the first pass.
 fn post(queue: &QueuePair, index: u16) {
-    let [first, ..] = queue.submission.group::<8>(index);
+    let [first, ..] = queue.submission.at(index);
     let cid = first.load(Ordering::Relaxed) >> 16 & 0xffff;
-    let [result, status] = queue.completion.group::<2>(index);
+    let [result, status] = queue.completion.at(index);
     result.store(0, Ordering::Relaxed);
     let head = (index + 1) % (queue.depth() + 1);
     status.store(u64::from(head) | 1 << 16 | cid << 32 | 1 << 48, Ordering::Release);
@@ -117,7 +118,7 @@ fn loom_pair_no_look_is_lost() {
         let found = queue.drain();
         assert_eq!(found + other.join().unwrap(), 1);
         assert_eq!(woken.count(), 1);
-        assert!(exchange.claim_success());
+        assert!(is_done(&mut exchange, &waker));
     });
 }
 

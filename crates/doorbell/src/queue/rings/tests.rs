@@ -5,9 +5,9 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn words(len: usize) -> Words {
-    let memory = HostMemory::allocate(len * 8).unwrap();
-    Words::new(DmaMemory::new(memory, 0, || Ok(())), 0, len).unwrap()
+fn words<const N: usize>(entries: u16) -> Words<N> {
+    let memory = HostMemory::allocate(usize::from(entries) * N * 8).unwrap();
+    Words::new(DmaMemory::new(memory, 0, || Ok(())), 0, entries.into()).unwrap()
 }
 
 #[derive(Debug, Clone)]
@@ -34,7 +34,7 @@ proptest! {
     /// Commands and completions arrive as they were sent, in order, through any number of wraps.
     #[test]
     fn rings_carry_everything_in_order(entries in 2u16..20, ops in ops()) {
-        let (sq_words, cq_words) = (words(usize::from(entries) * 8), words(usize::from(entries) * 2));
+        let (sq_words, cq_words) = (words(entries), words(entries));
         clear(&sq_words, &cq_words);
         let (mut sq, mut cq) = (SubmissionRing::new(entries), CompletionRing::new(entries));
         // What was sent, and how much of it: the n-th thing lies in entry n modulo the size, its phase in the quotient.
@@ -51,20 +51,20 @@ proptest! {
                 Op::Complete(count) => {
                     let end = sent.min(completed + count as u64);
                     for n in completed..end {
-                        let first = (n % size * 8) as usize;
-                        for i in 0..8 {
-                            prop_assert_eq!(sq_words.at(first + i).load(Ordering::Relaxed), n * 8 + i as u64);
+                        for (i, word) in sq_words.at((n % size) as u16).iter().enumerate() {
+                            prop_assert_eq!(word.load(Ordering::Relaxed), n * 8 + i as u64);
                         }
                         let phase = n / size % 2 == 0;
-                        cq_words.at((n % size * 2) as usize).store(n, Ordering::Relaxed);
-                        cq_words.at((n % size * 2) as usize + 1).store(u64::from(phase) << 48, Ordering::Release);
+                        let [first, second] = cq_words.at((n % size) as u16);
+                        first.store(n, Ordering::Relaxed);
+                        second.store(u64::from(phase) << 48, Ordering::Release);
                     }
                     completed = end;
                 }
                 Op::Take(count) => {
                     for _ in 0..count {
                         prop_assert_eq!(cq.is_posted(&cq_words), taken < completed);
-                        match cq.peek(cq_words.groups()) {
+                        match cq.peek(cq_words.all()) {
                             Some([word, _]) => prop_assert_eq!(word, taken),
                             None => break,
                         }
@@ -82,13 +82,13 @@ proptest! {
 #[test]
 fn every_size_wraps() {
     for entries in [2, 3, 64, 65, 4096, 4097] {
-        let cq_words = words(usize::from(entries) * 2);
+        let cq_words = words(entries);
         let mut cq = CompletionRing::new(entries);
         for n in 0..u32::from(entries) * 3 {
-            let at = (n % u32::from(entries)) as usize * 2 + 1;
+            let at = (n % u32::from(entries)) as u16;
             assert!(!cq.is_posted(&cq_words), "entry {n} of {entries} is an old one");
             let phase = n / u32::from(entries) % 2 == 0;
-            cq_words.at(at).store(u64::from(phase) << 48, Ordering::Relaxed);
+            cq_words.at(at)[1].store(u64::from(phase) << 48, Ordering::Relaxed);
             assert!(cq.is_posted(&cq_words));
             cq.pop();
         }

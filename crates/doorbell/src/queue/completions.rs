@@ -1,0 +1,235 @@
+//! Completions of a queue pair: found in the ring by whoever has time, checked, and claimed from their slots.
+
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, Waker};
+
+use arrayvec::ArrayVec;
+use nvme_spec::Completion;
+
+use super::pair::{Held, Inner, QueuePair};
+use super::slots::{SLOT_WORDS, Slot, State, Token};
+use crate::error::{DeviceMisbehaved, Lost};
+use crate::sync::AtomicU64;
+
+/// Completions that are taken from the ring at a time.
+const AT_A_TIME: usize = 64;
+
+/// The wakers of one look: woken once the lock is released.
+type Woken = ArrayVec<Waker, AT_A_TIME>;
+
+impl QueuePair {
+    /// The result of a command, if it is there. The slot is free after.
+    pub(crate) fn poll(&self, token: Token, context: &mut Context<'_>) -> Poll<Result<Completion, Lost>> {
+        let slot = self.slots.at(token.slot);
+        if !slot.is(State::Done, token.cid) {
+            match self.poll_again(token, context) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(lost)) => return Poll::Ready(Err(lost)),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        let completion = slot.result();
+        slot.set_state(State::Free, token.cid);
+        self.give_back(token.slot);
+        Poll::Ready(Ok(completion))
+    }
+
+    /// Claims the result of a command if it is there, without a look for it, and a success. The slot is free then.
+    #[inline(always)]
+    pub(crate) fn claim_success(&self, token: Token) -> bool {
+        let slot = self.slots.at(token.slot);
+        let success = slot.is(State::Done, token.cid) && slot.is_success();
+        if success {
+            slot.set_state(State::Free, token.cid);
+            self.give_back(token.slot);
+        }
+        success
+    }
+
+    /// Not there at the first look: look for completions, leave the waker.
+    #[cold]
+    #[inline(never)]
+    fn poll_again(&self, token: Token, context: &mut Context<'_>) -> Poll<Result<(), Lost>> {
+        let mut own_waker = Some(context.waker().clone());
+        let mut woken = Woken::new();
+        let mut inner = self.lock.lock();
+        self.drain_locked(&mut inner, &mut woken);
+        let slot = self.slots.at(token.slot);
+        let result = match slot.state().0 {
+            State::Done => Poll::Ready(Ok(())),
+            State::Lost => Poll::Ready(Err(())),
+            State::Free | State::InFlight | State::Orphaned => {
+                // The old one is dropped with `own_waker`, after unlocking.
+                std::mem::swap(&mut inner.wakers[usize::from(token.slot)], &mut own_waker);
+                Poll::Pending
+            }
+        };
+        let marked = self.release(inner);
+        woken.drain(..).for_each(Waker::wake);
+        if marked {
+            self.look_again();
+        }
+        drop(own_waker);
+        result.map_err(|()| {
+            slot.set_state(State::Free, token.cid);
+            self.give_back(token.slot);
+            self.lost()
+        })
+    }
+
+    #[inline(always)]
+    fn give_back(&self, slot: u16) {
+        if self.free.give_back(slot) {
+            self.serve_waiting();
+        }
+    }
+
+    #[cold]
+    fn serve_waiting(&self) {
+        self.locked(|inner| self.serve(inner));
+    }
+
+    /// The future of a command goes away: what it holds stays until the device is done with it.
+    pub(crate) fn forget(&self, token: Token, held: Held) {
+        self.locked(|inner| {
+            if let Some(old_waker) = inner.wakers[usize::from(token.slot)].take() {
+                inner.rest().old_wakers.push(old_waker);
+            }
+            let slot = self.slots.at(token.slot);
+            if slot.is(State::InFlight, token.cid) {
+                slot.set_state(State::Orphaned, token.cid);
+                inner.counters.orphaned += 1;
+                if !held.is_empty() {
+                    inner.held.push((token.slot, held));
+                }
+            } else {
+                // Done or lost: the device is done with it.
+                slot.set_state(State::Free, token.cid);
+                inner.taken.put_back(token.slot);
+                self.serve(inner);
+                inner.rest().held.push(held);
+            }
+        });
+    }
+
+    pub(super) fn let_go(&self, held: Held) {
+        if let Some(run) = held.run {
+            self.pool.give_back(run);
+        }
+        drop(held.buffer);
+    }
+
+    /// Looks for completions and wakes who waits for them. If somebody else looks just now, that somebody looks again.
+    /// Returns how many were found.
+    pub(crate) fn drain(&self) -> usize {
+        let mut total = 0;
+        while let Some(mut inner) = self.lock.try_lock_or_mark() {
+            let mut woken = Woken::new();
+            let found = self.drain_locked(&mut inner, &mut woken);
+            let marked = self.release(inner);
+            woken.drain(..).for_each(Waker::wake);
+            total += found;
+            // One drain takes at most one queue's worth: what was posted since it began is another's to find, who was
+            // told of it by its own interrupt or polls anyway.
+            if !marked && (found < AT_A_TIME || total >= usize::from(self.depth())) {
+                break;
+            }
+        }
+        total
+    }
+
+    /// As [`drain`](Self::drain), because of an interrupt.
+    pub(crate) fn interrupted(&self) -> usize {
+        self.interrupts.fetch_add(1, Ordering::Relaxed);
+        self.drain()
+    }
+
+    /// Takes completions from the ring, as many as `woken` has room for.
+    #[inline(always)]
+    fn drain_locked(&self, inner: &mut Inner, woken: &mut Woken) -> usize {
+        inner.counters.polls += 1;
+        if inner.halted {
+            return 0;
+        }
+        // Copies, which no store to shared memory makes the compiler read again.
+        let (mut cq, ring, slots) = (inner.cq, self.completion.all(), self.slots.all());
+        let mut found = 0;
+        while found < AT_A_TIME
+            && let Some(words) = cq.peek(ring)
+        {
+            match self.complete(inner, slots, words) {
+                Ok(Some(waker)) => woken.push(waker),
+                Ok(None) => {}
+                Err(fault) => {
+                    self.halt(inner, fault);
+                    break;
+                }
+            }
+            cq.pop();
+            found += 1;
+        }
+        inner.cq = cq;
+        if found != 0 {
+            inner.counters.polls_found += 1;
+            inner.counters.completed += found as u64;
+            inner.counters.doorbells += 1;
+            self.cq_doorbell.ring(cq.head().into());
+            if inner.retiring != 0 {
+                inner.rest().retired = true;
+            }
+        }
+        found
+    }
+
+    /// Checks a completion and stores it with its slot. Nothing in it is believed.
+    #[inline(always)]
+    fn complete(
+        &self,
+        inner: &mut Inner,
+        slots: &[[AtomicU64; SLOT_WORDS]],
+        words: [u64; 2],
+    ) -> Result<Option<Waker>, Box<DeviceMisbehaved>> {
+        let Completion { cid, sqid, sqhd, .. } = Completion::from_words(words);
+        let index = self.slots.of_cid(cid);
+        if sqid == self.id
+            && inner.sq.set_head(sqhd)
+            && let Some(slot) = slots.get(usize::from(index)).map(Slot::new)
+            && slot.is(State::InFlight, cid)
+        {
+            slot.finish(cid, words);
+            return Ok(inner.wakers.get_mut(usize::from(index)).and_then(Option::take));
+        }
+        self.complete_orphan(inner, sqid, sqhd, cid).map(|()| None)
+    }
+
+    /// A completion that nobody waits for, or that is wrong.
+    #[cold]
+    #[inline(never)]
+    fn complete_orphan(&self, inner: &mut Inner, sqid: u16, sqhd: u16, cid: u16) -> Result<(), Box<DeviceMisbehaved>> {
+        let (queue, entries) = (self.id, self.depth() + 1);
+        if sqid != queue {
+            return Err(Box::new(DeviceMisbehaved::WrongQueue { queue, sqid }));
+        }
+        if sqhd >= entries {
+            return Err(Box::new(DeviceMisbehaved::HeadOutOfRange { queue, sqhd, entries }));
+        }
+        let index = self.slots.of_cid(cid);
+        let Some(slot) = self.slots.all().get(usize::from(index)).map(Slot::new) else {
+            return Err(Box::new(DeviceMisbehaved::UnknownCommand { queue, cid }));
+        };
+        match slot.state() {
+            (State::Orphaned, current) if current == cid => {}
+            (_, current) if current == cid => return Err(Box::new(DeviceMisbehaved::CompletedTwice { queue, cid })),
+            _ => return Err(Box::new(DeviceMisbehaved::StaleCommand { queue, cid })),
+        }
+        slot.set_state(State::Free, cid);
+        inner.taken.put_back(index);
+        if let Some(held) = inner.held.iter().position(|(of, _)| *of == index) {
+            let (_, held) = inner.held.swap_remove(held);
+            inner.rest().held.push(held);
+        }
+        // Nobody else will look for who waits for a slot.
+        self.serve(inner);
+        Ok(())
+    }
+}

@@ -1,0 +1,99 @@
+//! How a queue pair ends: it takes no more commands, is given up, or lets go of memory.
+
+use super::pair::{Inner, QueuePair, Rest};
+use super::slots::{Slots, State};
+use crate::error::{DeviceMisbehaved, Lost};
+
+impl QueuePair {
+    #[cold]
+    #[inline(never)]
+    pub(super) fn halt(&self, inner: &mut Inner, fault: Box<DeviceMisbehaved>) {
+        tracing::error!(queue = self.id, %fault, "the device broke the protocol");
+        inner.halted = true;
+        inner.closed = true;
+        let _ = self.fault.set(*fault);
+        let mut wakers = inner.waiting.wakers();
+        inner.rest().wakers.append(&mut wakers);
+        inner.rest().fault = true;
+    }
+
+    /// How the device broke the protocol on this queue, if it did.
+    pub(crate) fn fault(&self) -> Option<&DeviceMisbehaved> {
+        self.fault.get()
+    }
+
+    /// Takes no more commands; what is in flight goes on.
+    pub(crate) fn close(&self) {
+        self.locked(|inner| {
+            inner.closed = true;
+            let wakers = inner.waiting.wakers();
+            inner.rest().wakers = wakers;
+        });
+        self.pool.close();
+    }
+
+    /// Ends every command without a result. Only when the device can no longer touch any of their memory, or that
+    /// memory is leaked.
+    pub(crate) fn give_up(&self, lost: Lost) {
+        let _ = self.lost.set(lost);
+        self.locked(|inner| {
+            inner.closed = true;
+            inner.halted = true;
+            let mut rest = Rest { wakers: inner.waiting.wakers(), retired: true, ..Rest::default() };
+            for index in 0..self.depth() {
+                let slot = self.slots.at(index);
+                let (state, cid) = slot.state();
+                match state {
+                    State::InFlight => {
+                        slot.set_state(State::Lost, cid);
+                        rest.wakers.extend(inner.wakers[usize::from(index)].take());
+                    }
+                    State::Orphaned => {
+                        slot.set_state(State::Free, cid);
+                        inner.taken.put_back(index);
+                    }
+                    State::Free | State::Done | State::Lost => {}
+                }
+            }
+            rest.held.extend(inner.held.drain(..).map(|(_, held)| held));
+            inner.rest = Some(Box::new(rest));
+        });
+        self.pool.close();
+    }
+
+    /// Keeps its memory for the rest of the process's life: the device goes on using it.
+    pub(crate) fn leak(self: std::sync::Arc<Self>) {
+        std::mem::forget(self);
+    }
+
+    /// Why commands ended without a result.
+    pub(crate) fn lost(&self) -> Lost {
+        self.lost.get().cloned().unwrap_or(Lost::Shutdown)
+    }
+
+    /// Waits until the device is done with every command for which `names` holds.
+    pub(crate) async fn retire(&self, names: impl Fn(&Slots, u16) -> bool) {
+        /// One of those who wait, also if its future is dropped meanwhile.
+        struct Retiring<'a>(&'a QueuePair);
+
+        impl Drop for Retiring<'_> {
+            fn drop(&mut self) {
+                self.0.locked(|inner| inner.retiring -= 1);
+            }
+        }
+
+        self.locked(|inner| inner.retiring += 1);
+        let _retiring = Retiring(self);
+        loop {
+            let listener = self.retired.listen();
+            let busy = (0..self.depth()).any(|slot| {
+                let (state, _) = self.slots.at(slot).state();
+                matches!(state, State::InFlight | State::Orphaned) && names(&self.slots, slot)
+            });
+            if !busy {
+                break;
+            }
+            listener.await;
+        }
+    }
+}
