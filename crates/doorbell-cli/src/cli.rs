@@ -6,7 +6,7 @@ use doorbell::CompletionMode;
 
 use crate::bench::Bench;
 use crate::output::Format;
-use crate::verbs::{blocks, features, format, identify, inspect, io, logs, registers, reservation, shell};
+use crate::verbs::{blocks, features, format, identify, inspect, io, logs, pci, registers, reservation, shell};
 
 /// Drive NVMe devices from user space.
 #[derive(Parser)]
@@ -85,6 +85,10 @@ impl Global {
 
 #[derive(Subcommand)]
 pub(crate) enum Verb {
+    List(pci::List),
+    Bind(pci::Bind),
+    Unbind(pci::Unbind),
+    Doctor(pci::Doctor),
     ListNs(identify::ListNs),
     IdCtrl(identify::IdCtrl),
     IdNs(identify::IdNs),
@@ -117,6 +121,10 @@ pub(crate) enum Verb {
 impl Verb {
     pub(crate) fn run(&self, global: &Global) -> Result<()> {
         match self {
+            Verb::List(verb) => verb.run(global),
+            Verb::Bind(verb) => verb.run(global),
+            Verb::Unbind(verb) => verb.run(global),
+            Verb::Doctor(verb) => verb.run(global),
             Verb::ListNs(verb) => verb.run(global),
             Verb::IdCtrl(verb) => verb.run(global),
             Verb::IdNs(verb) => verb.run(global),

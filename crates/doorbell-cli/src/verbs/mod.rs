@@ -7,6 +7,7 @@ pub(crate) mod identify;
 pub(crate) mod inspect;
 pub(crate) mod io;
 pub(crate) mod logs;
+pub(crate) mod pci;
 pub(crate) mod registers;
 pub(crate) mod reservation;
 pub(crate) mod shell;

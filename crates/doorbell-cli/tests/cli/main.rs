@@ -7,5 +7,6 @@ mod help;
 mod identify;
 mod logs_and_features;
 mod mistakes;
+mod pci;
 mod registers;
 mod reservations;
