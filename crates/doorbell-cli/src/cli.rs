@@ -3,9 +3,11 @@
 use anyhow::Result;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use doorbell::CompletionMode;
+use tracing_subscriber::filter::LevelFilter;
 
 use crate::bench::Bench;
 use crate::output::Format;
+use crate::serve::Serve;
 use crate::verbs::{blocks, features, format, identify, inspect, io, logs, pci, registers, reservation, shell};
 
 /// Drive NVMe devices from user space.
@@ -70,11 +72,11 @@ impl From<Completion> for CompletionMode {
 }
 
 impl Global {
-    /// Has the driver's log written to standard error, if asked.
-    pub(crate) fn start_tracing(&self) {
-        use tracing_subscriber::filter::LevelFilter;
+    /// Has the log written to standard error: what is asked for, and nothing less than `quietest`.
+    pub(crate) fn start_tracing(&self, quietest: LevelFilter) {
         let level = match self.verbose {
-            0 => return,
+            0 if quietest == LevelFilter::OFF => return,
+            0 => quietest,
             1 => LevelFilter::INFO,
             2 => LevelFilter::DEBUG,
             _ => LevelFilter::TRACE,
@@ -114,11 +116,18 @@ pub(crate) enum Verb {
     Reset(registers::Reset),
     Inspect(inspect::Inspect),
     Bench(Bench),
+    Serve(Serve),
     Completions(shell::Completions),
     Man(shell::Man),
 }
 
 impl Verb {
+    /// What of the log is written where nothing is asked for: what only runs once and tells its end by a status says
+    /// nothing, what runs for long has nobody to tell but the log.
+    pub(crate) fn quietest_level(&self) -> LevelFilter {
+        if matches!(self, Verb::Serve(_)) { LevelFilter::WARN } else { LevelFilter::OFF }
+    }
+
     pub(crate) fn run(&self, global: &Global) -> Result<()> {
         match self {
             Verb::List(verb) => verb.run(global),
@@ -150,6 +159,7 @@ impl Verb {
             Verb::Reset(verb) => verb.run(global),
             Verb::Inspect(verb) => verb.run(global),
             Verb::Bench(verb) => verb.run(global),
+            Verb::Serve(verb) => verb.run(),
             Verb::Completions(verb) => verb.run(),
             Verb::Man(verb) => verb.run(),
         }

@@ -10,6 +10,7 @@ mod fields;
 mod output;
 mod parse;
 mod payload;
+mod serve;
 mod session;
 mod verbs;
 
@@ -19,8 +20,8 @@ use clap::Parser;
 
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
-    cli.global.start_tracing();
-    // A drive that vanishes is an error message, not the end of the process.
+    cli.global.start_tracing(cli.verb.quietest_level());
+    // A drive that vanishes, or a client's memory, is an error message and not the end of the process.
     if let Err(error) = doorbell_device::sigbus::install() {
         tracing::warn!(%error, "a device that vanishes will end this process");
     }

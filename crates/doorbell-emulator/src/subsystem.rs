@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use nvme_spec::identify::{NamespaceIds, PiType};
 
+use crate::backend::BackendError;
 use crate::error::EmulatorError;
 use crate::namespace::Namespace;
 use crate::namespace_config::NamespaceConfig;
@@ -199,6 +200,16 @@ impl Subsystem {
     /// NSZE: how many blocks a namespace has.
     pub fn block_count(&self, nsid: u32) -> Result<u64, EmulatorError> {
         Ok(read(&lock(&self.shared.inner).get(nsid)?.state).blocks)
+    }
+
+    /// Makes what was written to all namespaces durable. The first failure is returned, after all were tried.
+    pub fn flush(&self) -> Result<(), BackendError> {
+        let mut result = Ok(());
+        for namespace in self.all() {
+            let flushed = read(&namespace.state).data.flush();
+            result = result.and(flushed);
+        }
+        result
     }
 
     /// Resets the NVM subsystem, as a write of "NVMe" to NSSR does. Reservations stay, as the specification says.

@@ -27,7 +27,8 @@ pub fn region_info(info: RegionInfo, areas: &[SparseArea], argsz: u32) -> (Vec<u
     list.extend(areas.as_bytes());
     let whole = size_u32::<RegionInfo>().saturating_add(u32::try_from(list.len()).unwrap_or(u32::MAX));
     let fits = argsz >= whole;
-    let cap_offset = if fits { size_u32::<RegionInfo>() } else { 0 };
+    // QEMU takes a description with capabilities and without an offset for a broken one, whether they fit or not.
+    let cap_offset = size_u32::<RegionInfo>();
     let info = RegionInfo { argsz: whole, flags: info.flags | REGION_CAPS, cap_offset, ..info };
     let mut bytes = info.as_bytes().to_vec();
     if fits {
@@ -41,7 +42,8 @@ const fn size_u32<T>() -> u32 {
     size_of::<T>() as u32
 }
 
-/// Reads a region's description: what it is, and the areas of it that can be mapped, if there is such a list.
+/// Reads a region's description: what it is, and the areas of it that can be mapped, if there is such a list. If
+/// [`argsz`](RegionInfo::argsz) is more than there are bytes, there was no room for a list, and it has to be asked for again.
 ///
 /// The areas lie in the region, each of whole pages, none empty.
 pub fn parse_region_info(payload: &[u8]) -> Result<(RegionInfo, Option<Vec<SparseArea>>), Malformed> {
@@ -49,7 +51,9 @@ pub fn parse_region_info(payload: &[u8]) -> Result<(RegionInfo, Option<Vec<Spars
     let (info, _) = RegionInfo::read_from_prefix(payload)
         .map_err(|_| bad(format!("{} bytes of payload hold no region", payload.len())))?;
     let mut areas = None;
-    let mut next = if info.flags & REGION_CAPS == 0 { 0 } else { info.cap_offset };
+    // A server to which too little room was given names the place of what it left out.
+    let complete = info.argsz as usize <= payload.len();
+    let mut next = if info.flags & REGION_CAPS != 0 && complete { info.cap_offset } else { 0 };
     let mut last = 0;
     for _ in 0..MAX_CAPABILITIES {
         if next == 0 {

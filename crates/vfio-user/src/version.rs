@@ -1,4 +1,5 @@
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::Malformed;
@@ -35,11 +36,12 @@ impl Default for Capabilities {
     }
 }
 
-/// The JSON around the capabilities.
-#[derive(Default, Serialize, Deserialize)]
-#[serde(default)]
+/// The JSON around the capabilities. Both are objects: an array would do for `serde`, which takes it for the fields of a
+/// structure in their order.
+#[derive(Deserialize)]
 struct Envelope {
-    capabilities: Capabilities,
+    #[serde(default)]
+    capabilities: Map<String, Value>,
 }
 
 /// Bytes of JSON that are looked at.
@@ -58,18 +60,23 @@ impl Version {
         if text.is_empty() {
             return Ok(Self { number, capabilities: Capabilities::default() });
         }
-        let envelope: Envelope = serde_json::from_slice(text)
-            .map_err(|e| malformed(format!("the capabilities are not as they must be: {e}")))?;
-        Ok(Self { number, capabilities: envelope.capabilities })
+        let capabilities = capabilities(text)
+            .map_err(|error| malformed(format!("the capabilities are not as they must be: {error}")))?;
+        Ok(Self { number, capabilities })
     }
 
     /// The payload.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = self.number.as_bytes().to_vec();
-        // A structure of numbers always has a text.
-        let text = serde_json::to_vec(&Envelope { capabilities: self.capabilities }).unwrap_or_default();
-        bytes.extend(text);
+        let text = serde_json::json!({ "capabilities": self.capabilities }).to_string();
+        bytes.extend(text.bytes());
         bytes.push(0);
         bytes
     }
+}
+
+fn capabilities(text: &[u8]) -> Result<Capabilities, serde_json::Error> {
+    let object: Map<String, Value> = serde_json::from_slice(text)?;
+    let Envelope { capabilities } = serde_json::from_value(Value::Object(object))?;
+    serde_json::from_value(Value::Object(capabilities))
 }

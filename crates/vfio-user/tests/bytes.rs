@@ -124,6 +124,9 @@ fn what_is_not_json_is_an_error() {
         "{\"capabilities\":{\"max_msg_fds\":\"many\"}}",
         "{\"capabilities\":{\"max_dma_maps\":1e400}}",
         "{}\0{}",
+        "[]",
+        "{\"capabilities\":[]}",
+        "{\"capabilities\":null}",
         &deep,
         &long,
     ];
@@ -140,7 +143,7 @@ fn a_region_tells_its_areas_only_where_there_is_room() {
     let areas = [SparseArea { offset: 0x1000, size: 0x1000 }];
     let (short, with_file) = reply::region_info(info, &areas, 32);
     assert!(!with_file);
-    assert_eq!(short, bytes![64u32, 0xdu32, 0u32, 0u32, 0x4000u64, 0u64]);
+    assert_eq!(short, bytes![64u32, 0xdu32, 0u32, 32u32, 0x4000u64, 0u64]);
     let (whole, with_file) = reply::region_info(info, &areas, 64);
     assert!(with_file);
     let capability = bytes![1u16, 1u16, 0u32, 1u32, 0u32, 0x1000u64, 0x1000u64];

@@ -155,8 +155,11 @@ impl DmaSpace {
 
     #[cold]
     fn fault(&self, fault: DmaFault) -> DmaFault {
-        tracing::warn!(%fault, "refused");
-        self.fault_count.fetch_add(1, Ordering::Relaxed);
+        let before = self.fault_count.fetch_add(1, Ordering::Relaxed);
+        // A device that keeps at it, or a guest that has it do so, does not fill the log.
+        if before < FAULTS_KEPT as u64 {
+            tracing::warn!(%fault, "refused");
+        }
         let mut faults = self.faults.lock().unwrap_or_else(|e| e.into_inner());
         if faults.len() == FAULTS_KEPT {
             faults.pop_front();

@@ -1,0 +1,126 @@
+//! `serve`.
+
+mod namespace;
+
+use std::path::PathBuf;
+use std::sync::mpsc::channel;
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use doorbell_emulator::{ControllerConfig, Subsystem, SubsystemConfig};
+use doorbell_serve::Endpoint;
+
+use crate::output;
+use namespace::{Lock, NamespaceSpec};
+
+/// Serve emulated controllers to virtual machines and other processes (vfio-user)
+#[derive(Args)]
+#[command(after_help = "\
+A namespace is KIND:WHAT, and options after commas:
+  ram:1G                in memory; gone when the server ends
+  file:disk.img         in a file, which has to exist; whole blocks
+  null:1T               reads give zeroes, writes are forgotten
+  ...,block=4096        bytes of a block, in place of --block-size
+  ...,readonly          cannot be written to
+
+Several sockets are several controllers of one subsystem, which share all namespaces. Each serves one client at a time.
+The memory of a QEMU guest has to be shared: -object memory-backend-memfd,id=mem,size=1G,share=on. See docs/serve.md.
+
+Examples:
+  doorbell serve --socket /tmp/nvme0.sock --namespace ram:1G
+  doorbell serve --socket a.sock --socket b.sock --namespace file:disk.img --namespace null:1T,block=4096")]
+pub(crate) struct Serve {
+    /// Where a controller listens; may be given several times
+    #[arg(short, long = "socket", value_name = "PATH", required = true)]
+    sockets: Vec<PathBuf>,
+    /// A namespace, such as ram:1G; may be given several times
+    #[arg(short, long = "namespace", value_name = "SPEC")]
+    namespaces: Vec<NamespaceSpec>,
+    /// Bytes of a block
+    #[arg(short, long, value_name = "BYTES", default_value = "512", value_parser = namespace::block_size)]
+    block_size: u32,
+    /// What the subsystem calls itself, up to 20 characters
+    #[arg(long, value_name = "TEXT", value_parser = |text: &str| identity(text, 20))]
+    serial: Option<String>,
+    /// What the controllers are called, up to 40 characters
+    #[arg(long, value_name = "TEXT", value_parser = |text: &str| identity(text, 40))]
+    model: Option<String>,
+    /// I/O queue pairs of each controller
+    #[arg(long, value_name = "COUNT", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=64))]
+    queues: u16,
+    /// A command moves at most 2 ^ MDTS pages of 4 KiB; 0 is no limit
+    #[arg(long, value_name = "MDTS", default_value_t = 9, value_parser = clap::value_parser!(u8).range(0..=16))]
+    mdts: u8,
+}
+
+impl Serve {
+    pub(crate) fn run(&self) -> Result<()> {
+        let (stop, stopped) = channel();
+        ctrlc::set_handler(move || {
+            let _ = stop.send(());
+        })
+        .context("signals")?;
+        raise_descriptor_limit();
+        let (subsystem, _locks) = self.subsystem()?;
+        let mut endpoints = Vec::new();
+        for (index, socket) in self.sockets.iter().enumerate() {
+            ensure!(!self.sockets.iter().take(index).any(|other| other == socket), "{}: given twice", socket.display());
+            endpoints.push(Endpoint::start(socket, &subsystem, self.controller())?);
+        }
+        for endpoint in &endpoints {
+            output::print(format!("serving {}\n", endpoint.path().display()))?;
+        }
+        // Nobody else has the other end: it fails only with the handler gone, which never goes.
+        let _ = stopped.recv();
+        for endpoint in &endpoints {
+            endpoint.stop();
+        }
+        subsystem.flush().context("writing the last data to disk")
+    }
+
+    fn controller(&self) -> ControllerConfig {
+        ControllerConfig {
+            queue_pairs: self.queues,
+            vectors: self.queues.saturating_add(1),
+            mdts: self.mdts,
+            ..ControllerConfig::default()
+        }
+    }
+
+    fn subsystem(&self) -> Result<(Subsystem, Vec<Lock>)> {
+        let default = SubsystemConfig::default();
+        let config = SubsystemConfig {
+            serial: self.serial.clone().unwrap_or(default.serial.clone()),
+            model: self.model.clone().unwrap_or(default.model.clone()),
+            ..default
+        };
+        let subsystem = Subsystem::new(config);
+        let mut locks = Vec::new();
+        for spec in &self.namespaces {
+            let add = || -> Result<()> {
+                locks.extend(spec.lock()?);
+                subsystem.add_namespace(spec.config(self.block_size))?;
+                Ok(())
+            };
+            let mut add = add;
+            add().with_context(|| format!("namespace {spec}"))?;
+        }
+        Ok((subsystem, locks))
+    }
+}
+
+fn identity(text: &str, most: usize) -> Result<String, String> {
+    let printable = text.bytes().all(|byte| (0x20..0x7f).contains(&byte));
+    if text.is_empty() || text.len() > most || !printable {
+        return Err(format!("1 to {most} printable ASCII characters are needed"));
+    }
+    Ok(text.into())
+}
+
+/// A client's interrupts and memory are descriptors: as many as the system lets us have.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    // With the limit as it was, only so many clients are served at a time.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+}

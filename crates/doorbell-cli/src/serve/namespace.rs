@@ -1,0 +1,121 @@
+//! What a namespace is made of, on the command line and over the control socket.
+
+use std::fmt;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use anyhow::{Context, Result, bail};
+use doorbell_emulator::NamespaceConfig;
+
+use crate::parse;
+
+/// A namespace to be: `KIND:WHAT` and options.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NamespaceSpec {
+    kind: Kind,
+    block: Option<u32>,
+    read_only: bool,
+    text: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Kind {
+    Ram(u64),
+    Null(u64),
+    File(PathBuf),
+}
+
+/// That a file is ours, as long as it is kept.
+#[derive(Debug)]
+pub(crate) struct Lock {
+    _file: File,
+}
+
+impl NamespaceSpec {
+    /// The namespace, in blocks of `block` bytes where it does not say.
+    pub(crate) fn config(&self, block: u32) -> NamespaceConfig {
+        let config = match &self.kind {
+            Kind::Ram(size) => NamespaceConfig::ram(*size),
+            Kind::Null(size) => NamespaceConfig::null(*size),
+            Kind::File(path) => NamespaceConfig::file(path),
+        };
+        NamespaceConfig { read_only: self.read_only, ..config.block_size(self.block.unwrap_or(block)) }
+    }
+
+    /// Makes sure that no other server uses the same file.
+    pub(crate) fn lock(&self) -> Result<Option<Lock>> {
+        let Kind::File(path) = &self.kind else { return Ok(None) };
+        let file = OpenOptions::new().read(true).write(true).open(path).with_context(|| path.display().to_string())?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Lock { _file: file })),
+            Err(TryLockError::WouldBlock) => bail!("{}: another server uses this file", path.display()),
+            Err(TryLockError::Error(error)) => Err(error).with_context(|| path.display().to_string()),
+        }
+    }
+}
+
+impl fmt::Display for NamespaceSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl FromStr for NamespaceSpec {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut parts = text.split(',');
+        let first = parts.next().unwrap_or_default();
+        let Some((kind, what)) = first.split_once(':') else {
+            return Err("a namespace is KIND:WHAT, such as ram:1G, file:disk.img or null:1T".into());
+        };
+        let kind = match kind {
+            "ram" => Kind::Ram(parse::size(what)?),
+            "null" => Kind::Null(parse::size(what)?),
+            "file" if what.is_empty() => return Err("a file is needed, such as file:disk.img".into()),
+            "file" => Kind::File(what.into()),
+            _ => return Err(format!("there is no kind of namespace {kind:?}; there are ram, file and null")),
+        };
+        let mut spec = Self { kind, block: None, read_only: false, text: text.into() };
+        for option in parts {
+            match option.split_once('=') {
+                Some(("block", value)) => spec.block = Some(block_size(value)?),
+                None if option == "readonly" => spec.read_only = true,
+                _ => return Err(format!("there is no option {option:?}; there are block= and readonly")),
+            }
+        }
+        Ok(spec)
+    }
+}
+
+/// Bytes of a block.
+pub(crate) fn block_size(text: &str) -> Result<u32, String> {
+    let bytes = parse::size(text).ok().filter(|bytes| bytes.is_power_of_two() && (512..=65_536).contains(bytes));
+    bytes.and_then(|bytes| u32::try_from(bytes).ok()).ok_or_else(|| "a power of two from 512 to 65536 is needed".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn namespaces_are_named_by_kind_and_place() {
+        let spec = |text: &str| text.parse::<NamespaceSpec>();
+        assert_eq!(spec("ram:1G").unwrap().kind, Kind::Ram(1 << 30));
+        assert_eq!(spec("file:a:b").unwrap().kind, Kind::File("a:b".into()));
+        let null = spec("null:1T,block=4k,readonly").unwrap();
+        assert_eq!((null.kind, null.block, null.read_only), (Kind::Null(1 << 40), Some(4096), true));
+        for (text, said) in [
+            ("ram", "KIND:WHAT"),
+            ("disk:1G", "there are ram, file and null"),
+            ("ram:", "a number is needed"),
+            ("ram:1G,block=1000", "power of two"),
+            ("ram:1G,block", "block= and readonly"),
+            ("file:", "a file is needed"),
+        ] {
+            let error = spec(text).unwrap_err();
+            assert!(error.contains(said), "{text}: {error}");
+        }
+    }
+}

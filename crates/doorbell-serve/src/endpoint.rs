@@ -1,0 +1,372 @@
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use doorbell_device::Interrupt;
+use doorbell_device::inprocess::{Activity, SoftController};
+use doorbell_emulator::{Controller, ControllerConfig, Subsystem};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+
+use crate::ServeError;
+use crate::listener::{Listener, turn_away};
+use crate::pace::Pace;
+use crate::session::Session;
+
+/// How often the controller runs before the client's messages have their turn.
+const RUNS: u32 = 64;
+/// How often messages are asked for while the controller is busy; it costs three system calls.
+const HEARING: Duration = Duration::from_micros(50);
+/// How long after a message the next one is waited for as eagerly as a doorbell.
+const TALK: Duration = Duration::from_millis(1);
+/// How long what is under way may take when the endpoint stops.
+const FINISH: Duration = Duration::from_secs(2);
+
+/// A controller behind a socket, served by a thread of its own.
+///
+/// Dropped, it stops.
+#[derive(Debug)]
+pub struct Endpoint {
+    path: PathBuf,
+    shared: Arc<Shared>,
+    jobs: Sender<Job>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// Something to do with the controller, on its thread.
+type Job = Box<dyn FnOnce(&mut Controller) + Send>;
+
+/// What the thread and everybody else have in common.
+#[derive(Debug)]
+struct Shared {
+    wake: Interrupt,
+    stop: AtomicBool,
+    statistics: Counters,
+}
+
+/// What an endpoint has done since it was started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Statistics {
+    /// Clients that were served.
+    pub clients: u64,
+    /// Whether one is served now.
+    pub connected: bool,
+    /// Clients that were turned away, as there was one already.
+    pub turned_away: u64,
+    /// Times the controller was run and found something to do.
+    pub runs: u64,
+    /// Times it went to sleep for want of something to do.
+    pub sleeps: u64,
+    /// DMA mappings of the present client.
+    pub mappings: u64,
+    /// Bytes of them.
+    pub mapped_bytes: u64,
+    /// Accesses of the controller to memory that the present client has not given it.
+    pub dma_faults: u64,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    clients: AtomicU64,
+    connected: AtomicBool,
+    turned_away: AtomicU64,
+    runs: AtomicU64,
+    sleeps: AtomicU64,
+    mappings: AtomicU64,
+    mapped_bytes: AtomicU64,
+    dma_faults: AtomicU64,
+}
+
+impl Endpoint {
+    /// Serves a new controller of `subsystem` at `socket`. A socket that nobody serves any more is replaced.
+    pub fn start(socket: &Path, subsystem: &Subsystem, config: ControllerConfig) -> Result<Self, ServeError> {
+        let listener = Listener::bind(socket)?;
+        let shared =
+            Arc::new(Shared { wake: Interrupt::new()?, stop: AtomicBool::new(false), statistics: Counters::default() });
+        let (jobs, todo) = channel();
+        let served = Served {
+            listener,
+            controller: Controller::new(subsystem, config),
+            shared: shared.clone(),
+            jobs: todo,
+            started: Instant::now(),
+            session: None,
+            pace: Pace::new(),
+            heard: Instant::now(),
+            listened: None,
+            blocked: false,
+        };
+        let thread = std::thread::Builder::new().name("doorbell-serve".into());
+        let thread =
+            thread.spawn(move || served.serve()).map_err(doorbell_device::DeviceError::io("starting a thread"))?;
+        Ok(Self { path: socket.into(), shared, jobs, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// The socket.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Has the controller look at what others did to its subsystem.
+    pub fn wake(&self) {
+        self.shared.wake.raise();
+    }
+
+    /// Calls `f` with the controller, on its thread. `None` if that has stopped, or does not get to it within a second.
+    pub fn with_controller<R: Send + 'static>(
+        &self,
+        f: impl FnOnce(&mut Controller) -> R + Send + 'static,
+    ) -> Option<R> {
+        let (give, take) = sync_channel(1);
+        let job = Box::new(move |controller: &mut Controller| {
+            let _ = give.send(f(controller));
+        });
+        self.jobs.send(job).ok()?;
+        self.wake();
+        take.recv_timeout(Duration::from_secs(1)).ok()
+    }
+
+    /// What it has done.
+    pub fn statistics(&self) -> Statistics {
+        let counters = &self.shared.statistics;
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Statistics {
+            clients: of(&counters.clients),
+            connected: counters.connected.load(Ordering::Relaxed),
+            turned_away: of(&counters.turned_away),
+            runs: of(&counters.runs),
+            sleeps: of(&counters.sleeps),
+            mappings: of(&counters.mappings),
+            mapped_bytes: of(&counters.mapped_bytes),
+            dma_faults: of(&counters.dma_faults),
+        }
+    }
+
+    /// Finishes what is under way, lets the client go and removes the socket.
+    pub fn stop(&self) {
+        self.shared.stop.store(true, Ordering::Release);
+        self.wake();
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Endpoint {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// What the thread has.
+struct Served {
+    listener: Listener,
+    controller: Controller,
+    shared: Arc<Shared>,
+    jobs: Receiver<Job>,
+    started: Instant,
+    session: Option<Session>,
+    pace: Pace,
+    /// When the last message came.
+    heard: Instant,
+    /// When messages were last asked for; none if they have to be now.
+    listened: Option<Instant>,
+    /// A reply waits for the client to read.
+    blocked: bool,
+}
+
+impl Served {
+    fn serve(mut self) {
+        while !self.shared.stop.load(Ordering::Acquire) {
+            let now = Instant::now();
+            let mut worked = self.is_time_to_hear(now) && self.hear(now);
+            let rests_until = self.session.as_mut().and_then(Session::rests_until);
+            let activity = if rests_until.is_some() { Activity::default() } else { self.run(now) };
+            worked |= activity.worked;
+            if worked {
+                self.pace.worked();
+            } else {
+                self.pause(now, activity.wake_at, rests_until);
+            }
+        }
+        self.finish();
+    }
+
+    fn is_time_to_hear(&self, now: Instant) -> bool {
+        let since = |then: Instant| now.saturating_duration_since(then);
+        self.listened.is_none_or(|listened| since(listened) >= HEARING) || since(self.heard) < TALK
+    }
+
+    /// Takes what others want: jobs, clients, and what these say. Says whether there was anything.
+    fn hear(&mut self, now: Instant) -> bool {
+        self.listened = Some(now);
+        let jobs = self.do_jobs();
+        let clients = self.take_clients();
+        let messages = self.take_messages();
+        if clients || messages {
+            self.heard = now;
+        }
+        jobs || clients || messages
+    }
+
+    /// Runs the controller for a while, with what the client has mapped as it is.
+    fn run(&mut self, now: Instant) -> Activity {
+        let Some(session) = &self.session else { return Activity::default() };
+        let time = now.saturating_duration_since(self.started);
+        let controller = &mut self.controller;
+        let (activity, runs) = session.with_host(|host| {
+            let mut worked = 0;
+            for _ in 0..RUNS {
+                let activity = controller.run(host, time);
+                if !activity.worked {
+                    return (Activity { worked: worked > 0, ..activity }, worked);
+                }
+                worked = u64::saturating_add(worked, 1);
+            }
+            (Activity { worked: true, wake_at: None }, worked)
+        });
+        if runs > 0 {
+            self.shared.statistics.runs.fetch_add(runs, Ordering::Relaxed);
+        }
+        activity
+    }
+
+    /// Sleeps, if the controller has been idle for long enough, until something may have happened.
+    fn pause(&mut self, now: Instant, wake_at: Option<Duration>, rests_until: Option<Instant>) {
+        let enabled = self.session.is_some() && self.is_enabled();
+        let looks_again = match self.pace.idle(now) {
+            // Only an enabled controller has doorbells to look for.
+            _ if !enabled => None,
+            None if rests_until.is_none() => {
+                std::hint::spin_loop();
+                return;
+            }
+            pause => pause,
+        };
+        let at = wake_at.and_then(|at| self.started.checked_add(at)).map(|at| at.saturating_duration_since(now));
+        let rest = rests_until.map(|until| until.saturating_duration_since(now));
+        let timeout = [looks_again, at, rest].into_iter().flatten().min();
+        if let Some(session) = &mut self.session {
+            session.explain_faults();
+        }
+        // Between the last time that messages were asked for and now, one may have come; `poll` tells.
+        self.listened = None;
+        self.shared.statistics.sleeps.fetch_add(1, Ordering::Relaxed);
+        let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
+        let wanted = if self.blocked { PollFlags::OUT } else { PollFlags::IN };
+        let mut fds = vec![
+            PollFd::new(&self.listener, PollFlags::IN),
+            PollFd::from_borrowed_fd(self.shared.wake.as_fd(), PollFlags::IN),
+        ];
+        fds.extend(self.session.iter().map(|session| PollFd::new(session, wanted)));
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => {
+                tracing::error!(%error, "waiting for clients");
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+    }
+
+    fn is_enabled(&mut self) -> bool {
+        // CC.EN.
+        self.controller.read_register(0x14, 4) & 1 != 0
+    }
+
+    fn do_jobs(&mut self) -> bool {
+        if self.shared.wake.take() == 0 {
+            return false;
+        }
+        while let Ok(job) = self.jobs.try_recv() {
+            job(&mut self.controller);
+        }
+        true
+    }
+
+    fn take_clients(&mut self) -> bool {
+        let mut any = false;
+        while let Some(stream) = self.listener.accept() {
+            any = true;
+            // The present one may have gone, unnoticed yet.
+            self.take_messages();
+            if self.session.is_some() {
+                tracing::warn!(socket = %self.listener_path(), "a second client is turned away");
+                self.shared.statistics.turned_away.fetch_add(1, Ordering::Relaxed);
+                turn_away(stream);
+                continue;
+            }
+            match Session::new(stream, &self.controller) {
+                Ok(session) => self.begin_session(session),
+                Err(error) => tracing::error!(%error, "a client cannot be served"),
+            }
+        }
+        any
+    }
+
+    fn take_messages(&mut self) -> bool {
+        let Some(session) = &mut self.session else { return false };
+        match session.pump(&mut self.controller) {
+            Ok(pumped) => {
+                self.blocked = pumped.blocked;
+                if pumped.worked {
+                    self.count_memory();
+                }
+                pumped.worked
+            }
+            Err(end) => {
+                self.end_session(&end.to_string());
+                true
+            }
+        }
+    }
+
+    fn listener_path(&self) -> String {
+        self.listener.path().display().to_string()
+    }
+
+    fn begin_session(&mut self, session: Session) {
+        self.session = Some(session);
+        let statistics = &self.shared.statistics;
+        statistics.clients.fetch_add(1, Ordering::Relaxed);
+        statistics.connected.store(true, Ordering::Relaxed);
+    }
+
+    /// The client goes with its memory and interrupts; the controller is as after power-on for the next.
+    fn end_session(&mut self, why: &str) {
+        let Some(mut session) = self.session.take() else { return };
+        tracing::info!(socket = %self.listener_path(), why, "the client's session ends");
+        session.reset(&mut self.controller);
+        drop(session);
+        self.blocked = false;
+        self.shared.statistics.connected.store(false, Ordering::Relaxed);
+        self.count_memory();
+    }
+
+    fn count_memory(&self) {
+        let (mappings, bytes, faults) = self.session.as_ref().map(Session::memory).unwrap_or_default();
+        let statistics = &self.shared.statistics;
+        statistics.mappings.store(mappings as u64, Ordering::Relaxed);
+        statistics.mapped_bytes.store(bytes, Ordering::Relaxed);
+        statistics.dma_faults.store(faults, Ordering::Relaxed);
+    }
+
+    /// The end: commands that were taken are completed.
+    fn finish(&mut self) {
+        let deadline = Instant::now().checked_add(FINISH);
+        loop {
+            let now = Instant::now();
+            // Without something that takes time, a command is completed as soon as it is taken.
+            let Activity { wake_at, .. } = self.run(now);
+            if wake_at.is_none() || deadline.is_none_or(|deadline| now >= deadline) {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.end_session("the server stops");
+    }
+}

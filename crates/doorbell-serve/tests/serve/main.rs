@@ -1,0 +1,8 @@
+//! Served controllers, seen from the client's end of the socket.
+
+mod foreign;
+mod harness;
+mod hostile;
+mod life;
+mod memory;
+mod wire;
