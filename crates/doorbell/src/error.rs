@@ -85,6 +85,10 @@ pub enum RequestError {
     /// No I/O queue could be made for the command.
     #[error("no I/O queue could be created: {0}")]
     NoQueue(Arc<RequestError>),
+    /// The controller was reset while it had the command, which cannot be sent once more without harm. Whether it was
+    /// carried out is not known.
+    #[error("the controller was reset while it had the command, which may or may not have been carried out")]
+    Interrupted,
     /// The device broke the protocol, and was given up.
     #[error("the device was given up: {0}")]
     Misbehaved(#[from] DeviceMisbehaved),
@@ -116,6 +120,7 @@ impl RequestError {
                 ErrorClass::Gone
             }
             RequestError::NoQueue(cause) => cause.class(),
+            RequestError::Interrupted => ErrorClass::Transient,
             RequestError::Memory(_)
             | RequestError::TooLarge { .. }
             | RequestError::TooShort { .. }
@@ -325,9 +330,15 @@ pub enum DeviceFailed {
         /// How long it was waited for.
         seconds: u64,
     },
+    /// Nothing is wrong with it: the caller wants it reset.
+    #[error("its reset was asked for")]
+    ResetAsked,
     /// It could not be reached.
     #[error("{0}")]
     Unreachable(String),
+    /// After a reset it could not be brought back, or was not what it had been.
+    #[error("it could not be brought back after a reset: {0}")]
+    NotRecovered(String),
 }
 
 /// Why commands ended without a result.
@@ -336,12 +347,15 @@ pub(crate) enum Lost {
     Shutdown,
     Misbehaved(DeviceMisbehaved),
     Failed(DeviceFailed),
+    /// Just this command: the controller was reset.
+    Interrupted,
 }
 
 impl From<Lost> for RequestError {
     fn from(lost: Lost) -> Self {
         match lost {
             Lost::Shutdown => RequestError::Gone,
+            Lost::Interrupted => RequestError::Interrupted,
             Lost::Misbehaved(error) => RequestError::Misbehaved(error),
             Lost::Failed(error) => RequestError::Failed(error),
         }

@@ -22,7 +22,7 @@ mod sync;
 
 pub use driver::{
     AdminView, CompletionMode, ControllerEvent, ControllerState, ControllerView, CpuView, DriverOptions, DriverView,
-    EventListener, HostId, NvmeDriver, PendingCommand, ShutdownMode,
+    EventListener, HostId, NvmeDriver, PendingCommand, Recovery, ShutdownMode,
 };
 pub use error::{
     DeviceFailed, DeviceMisbehaved, DriverError, ErrorClass, MemoryError, NamespaceError, NvmeError, RequestError,

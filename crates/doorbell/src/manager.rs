@@ -83,7 +83,7 @@ impl NvmeManager {
                     return Err(ManagerError::Gone);
                 }
                 match controllers.get(address) {
-                    Some(Entry::Open(driver)) if driver.state() == crate::ControllerState::Running => {
+                    Some(Entry::Open(driver)) if driver.is_usable() => {
                         return Ok(driver.clone());
                     }
                     Some(Entry::Opening) => {}

@@ -4,7 +4,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use doorbell::{ControllerState, DeviceFailed, DeviceMisbehaved, Namespace, NvmeDriver, RequestError};
+use doorbell::{ControllerState, DeviceFailed, DeviceMisbehaved, Namespace, NvmeDriver, Recovery, RequestError};
 use doorbell_device::wrap::{Fault as Harm, FaultInjector, Rogue};
 use doorbell_emulator::{CommandMatch, ControllerConfig, Fault, FaultPlan, FaultRule, When};
 use futures_lite::future::poll_once;
@@ -21,7 +21,7 @@ fn liar(bench: &Bench) -> (Arc<Rogue>, NvmeDriver, Namespace) {
     // Reads are left unanswered, so that one is in flight when the lie is found.
     let faults = FaultPlan::on(io(NvmOpcode::READ), Fault::Drop);
     let rogue = Rogue::new(bench.device(ControllerConfig { faults, ..ControllerConfig::default() }));
-    let driver = bench.run(bench.world.options(rogue.clone()).open()).expect("it comes up");
+    let driver = bench.run(bench.world.options(rogue.clone()).recovery(Recovery::none()).open()).expect("it comes up");
     let namespace = bench.run(driver.namespace(1)).expect("namespace 1");
     bench.run(namespace.flush(0)).expect("a queue");
     (rogue, driver, namespace)
@@ -84,7 +84,10 @@ fn distrust_completions_of_another_queue_or_past_it() {
 #[test]
 fn distrust_a_command_completed_twice() {
     let bench = Bench::new();
-    let (device, driver, namespace) = up(&bench);
+    let device = bench.device(ControllerConfig::default());
+    let options = bench.world.options(device.clone()).recovery(Recovery::none());
+    let driver = bench.run(options.open()).expect("it comes up");
+    let namespace = bench.run(driver.namespace(1)).expect("namespace 1");
     device.with_controller(|c| c.set_faults(FaultPlan::on(io(NvmOpcode::FLUSH).times(1), Fault::Duplicate)));
     // The first answer may be believed.
     let _ = bench.run(namespace.flush(0));
@@ -112,7 +115,10 @@ fn distrust_a_lie_during_bring_up_ends_it_at_once() {
 
 fn failing(rule: Fault) -> (Bench, Device, NvmeDriver, Namespace) {
     let bench = Bench::new();
-    let (device, driver, namespace) = up(&bench);
+    let device = bench.device(ControllerConfig::default());
+    let options = bench.world.options(device.clone()).recovery(Recovery::none());
+    let driver = bench.run(options.open()).expect("it comes up");
+    let namespace = bench.run(driver.namespace(1)).expect("namespace 1");
     bench.run(namespace.flush(0)).expect("a queue");
     device.with_controller(|c| c.set_faults(FaultPlan::on(io(NvmOpcode::READ).times(1), rule)));
     (bench, device, driver, namespace)

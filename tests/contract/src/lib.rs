@@ -32,6 +32,7 @@ mod pointers;
 mod pool_lists;
 mod queues;
 mod reading;
+mod recovery;
 mod removal;
 mod reservations;
 mod smoke;

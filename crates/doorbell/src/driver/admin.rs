@@ -31,7 +31,17 @@ pub(crate) struct Admin {
 impl Admin {
     /// Sends a command and waits for its completion. One that is not answered in time has the device given up.
     pub(crate) async fn command(&self, command: Command, data: Data<'_>) -> Result<Completion, RequestError> {
-        match self.exchange(command, data, Some(self.limit)).await? {
+        self.command_if(|| Ok(()), command, data).await
+    }
+
+    /// As [`command`](Self::command), if `check` still allows it when there is room for it.
+    pub(crate) async fn command_if(
+        &self,
+        check: impl Fn() -> Result<(), RequestError>,
+        command: Command,
+        data: Data<'_>,
+    ) -> Result<Completion, RequestError> {
+        match self.exchange(check, command, data, Some(self.limit)).await? {
             Some(completion) => Ok(completion),
             None => {
                 let state = self.queue.inspect();
@@ -54,7 +64,7 @@ impl Admin {
 
     /// As [`command`](Self::command), for commands that may take as long as they like.
     pub(crate) async fn command_unbounded(&self, command: Command, data: Data<'_>) -> Result<Completion, RequestError> {
-        let completion = self.exchange(command, data, None).await?;
+        let completion = self.exchange(|| Ok(()), command, data, None).await?;
         // Without a limit, it is there.
         completion.ok_or(RequestError::Gone)
     }
@@ -67,6 +77,7 @@ impl Admin {
     /// `None` if the device did not answer within `limit`. Waiting for a place in the queue is no fault of the device.
     async fn exchange(
         &self,
+        check: impl Fn() -> Result<(), RequestError>,
         command: Command,
         data: Data<'_>,
         limit: Option<Duration>,
@@ -74,7 +85,7 @@ impl Admin {
         // Admin commands carry PRPs only (NVMe over PCIe).
         let layout = Layout { sgl: false, ..self.layout };
         let max = self.queue.pool().capacity();
-        let submitted = pooled::submit(&self.queue, layout, max, || self.notes(), command, data).await?;
+        let submitted = pooled::submit(&self.queue, layout, max, || self.notes(), check, command, data).await?;
         timeout(&*self.runtime, limit, submitted.completion()).await.transpose()
     }
 

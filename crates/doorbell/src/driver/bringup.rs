@@ -137,14 +137,16 @@ fn check_capabilities(cap: Cap) -> Result<usize, DriverError> {
     Ok(page_size)
 }
 
-struct Found {
-    identify: Box<IdentifyController>,
+/// What a controller that was set up says of itself.
+pub(crate) struct Found {
+    pub(crate) identify: Box<IdentifyController>,
     nvm: Box<IdentifyControllerNvm>,
-    queue_limit: u16,
+    pub(crate) queue_limit: u16,
     completion: CompletionMode,
 }
 
-async fn enable_and_identify(
+/// From a controller that is disabled to one that takes I/O queues.
+pub(crate) async fn enable_and_identify(
     options: &DriverOptions,
     registers: &Registers,
     admin: &Admin,
@@ -152,6 +154,7 @@ async fn enable_and_identify(
 ) -> Result<Found, DriverError> {
     let (sq, cq) = admin.queue.ring_iovas();
     registers.enable(admin.queue.depth() + 1, sq, cq, page_size).await?;
+    admin.queue.resume(|_| true);
 
     let bytes = admin.identify(Cns::CONTROLLER, 0, 0).await.map_err(DriverError::command("Identify Controller"))?;
     let identify = Box::new(IdentifyController::read_from_bytes(&bytes[..]).unwrap_or_default());

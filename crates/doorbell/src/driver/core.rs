@@ -1,8 +1,10 @@
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use doorbell_device::Device;
+use nvme_spec::feature::FeatureId;
 use nvme_spec::identify::{IdentifyController, IdentifyControllerNvm};
 
 use super::admin::Admin;
@@ -16,13 +18,16 @@ use super::service::{Served, Stop};
 use crate::error::{Lost, RequestError};
 use crate::memory::Layout;
 use crate::namespace::Table;
-use crate::queue::QueuePair;
+use crate::queue::{Moments, QueuePair};
 use crate::registrations::Registrations;
 use crate::runtime::sleep;
 
 /// Where a controller is in its life.
 ///
 /// ```text
+///   Recovering
+///      │ ▲
+///      ▼ │
 ///   Running ──► ShuttingDown ──► ShutDown
 ///      └──────► Failed
 /// ```
@@ -37,7 +42,12 @@ pub enum ControllerState {
     ShutDown,
     /// Given up: it failed, or broke the protocol.
     Failed,
+    /// It failed, and is being reset: commands wait.
+    Recovering,
 }
+
+/// Features that were set, by feature identifier and namespace: CDW11 and data.
+pub(crate) type FeaturesSet = BTreeMap<(u8, u32), (u32, Vec<u8>)>;
 
 /// All of a driver that outlives a single call. Background tasks and namespace handles share it; it does no work of
 /// its own once the [`NvmeDriver`](super::NvmeDriver) in front of it is gone.
@@ -67,6 +77,14 @@ pub(crate) struct Core {
     /// The queues that are polled.
     pub(crate) polled: Arc<Served>,
     state: AtomicU8,
+    /// Whether the controller is being reset. It counts as running meanwhile: commands wait.
+    recovering: AtomicBool,
+    /// How often the controller was reset. Changes only while it is stopped.
+    pub(crate) resets: AtomicU64,
+    /// How far the queues were, time and again.
+    pub(crate) moments: Mutex<Moments>,
+    /// What was set by the caller, to be set again after a reset.
+    pub(crate) features: Mutex<FeaturesSet>,
     pub(crate) stopped: event_listener::Event,
     /// Memory that the device may still use: queues of a controller that could not be stopped.
     pub(crate) condemned: Mutex<Vec<Arc<QueuePair>>>,
@@ -117,6 +135,10 @@ impl Core {
             served_by_admin_vector: made.served_by_admin_vector,
             polled: Arc::new(Served::default()),
             state: AtomicU8::new(ControllerState::Running as u8),
+            recovering: AtomicBool::new(false),
+            resets: AtomicU64::new(0),
+            moments: Mutex::default(),
+            features: Mutex::default(),
             stopped: event_listener::Event::new(),
             condemned: Mutex::new(Vec::new()),
             options: made.options,
@@ -129,6 +151,45 @@ impl Core {
             1 => ControllerState::ShuttingDown,
             2 => ControllerState::ShutDown,
             _ => ControllerState::Failed,
+        }
+    }
+
+    /// As users see it.
+    pub(crate) fn shown_state(&self) -> ControllerState {
+        match self.state() {
+            ControllerState::Running if self.is_recovering() => ControllerState::Recovering,
+            state => state,
+        }
+    }
+
+    /// Keeps what a caller has set, to set it again after a reset.
+    pub(crate) fn remember_feature(&self, fid: FeatureId, nsid: u32, cdw11: u32, data: &[u8]) {
+        // How many queues there are is the driver's own affair.
+        if fid != FeatureId::NUMBER_OF_QUEUES {
+            let mut features = self.features.lock().unwrap_or_else(PoisonError::into_inner);
+            features.insert((fid.0, nsid), (cdw11, data.to_vec()));
+        }
+    }
+
+    pub(crate) fn is_recovering(&self) -> bool {
+        self.recovering.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_recovering(&self, recovering: bool) {
+        self.recovering.store(recovering, Ordering::Release);
+        if !recovering {
+            self.stopped.notify(usize::MAX);
+        }
+    }
+
+    /// Waits until the controller is not being reset.
+    pub(crate) async fn wait_recovered(&self) {
+        loop {
+            let listener = self.stopped.listen();
+            if !self.is_recovering() {
+                return;
+            }
+            listener.await;
         }
     }
 
@@ -162,7 +223,7 @@ impl Core {
     /// Why commands fail now that the controller is not running.
     pub(crate) fn lost(&self) -> Lost {
         match self.state() {
-            ControllerState::Failed => self.failure.reason().cloned().unwrap_or(Lost::Shutdown),
+            ControllerState::Failed => self.failure.reason().unwrap_or(Lost::Shutdown),
             _ => Lost::Shutdown,
         }
     }

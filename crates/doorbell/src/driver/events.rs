@@ -47,6 +47,8 @@ pub enum ControllerEvent {
     Other(AsyncEvent),
     /// The listener was too slow: so many events were dropped before the next.
     Missed(u64),
+    /// It failed, was reset, and is as it was. What happened to namespaces meanwhile is told apart.
+    Recovered,
     /// The controller takes no more commands; the last event.
     Gone,
 }
@@ -171,6 +173,8 @@ impl Core {
                     tracing::warn!(%error, "an event request failed, trying again");
                     self.pause(Duration::from_secs(1)).await;
                 }
+                // The request went with the controller's former life.
+                Err(RequestError::Interrupted) => {}
                 Err(_) => return,
             }
         }

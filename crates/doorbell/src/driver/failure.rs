@@ -1,13 +1,13 @@
-use std::sync::OnceLock;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use event_listener::Event;
 
 use crate::error::{DeviceFailed, DeviceMisbehaved, Lost};
 
-/// Why the device is to be given up: set once, by whoever finds out first.
+/// Why the device is to be reset or given up: set by whoever finds out first.
 #[derive(Debug, Default)]
 pub(crate) struct Failure {
-    reason: OnceLock<Lost>,
+    reason: Mutex<Option<Lost>>,
     happened: Event,
 }
 
@@ -20,22 +20,34 @@ impl Failure {
         self.set(Lost::Failed(how));
     }
 
-    fn set(&self, reason: Lost) {
-        if self.reason.set(reason).is_ok() {
+    pub(crate) fn set(&self, reason: Lost) {
+        let mut known = self.lock();
+        if known.is_none() {
+            *known = Some(reason);
+            drop(known);
             self.happened.notify(usize::MAX);
         }
     }
 
-    pub(crate) fn reason(&self) -> Option<&Lost> {
-        self.reason.get()
+    fn lock(&self) -> MutexGuard<'_, Option<Lost>> {
+        self.reason.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn reason(&self) -> Option<Lost> {
+        self.lock().clone()
+    }
+
+    /// Another failure may follow: this one is being dealt with.
+    pub(crate) fn clear(&self) {
+        *self.lock() = None;
     }
 
     /// Waits until there is a reason.
     pub(crate) async fn wait(&self) -> Lost {
         loop {
             let listener = self.happened.listen();
-            if let Some(reason) = self.reason.get() {
-                return reason.clone();
+            if let Some(reason) = self.reason() {
+                return reason;
             }
             listener.await;
         }

@@ -41,6 +41,8 @@ pub struct ControllerView {
     pub version: String,
     /// Where it is in its life.
     pub state: ControllerState,
+    /// How often it was reset and brought back, or tried to be.
+    pub resets: u64,
     /// Bytes of a page (CC.MPS).
     pub page_size: usize,
     /// Bytes of the largest transfer.
@@ -101,7 +103,8 @@ impl Core {
                 model: self.identify.mn.to_string(),
                 firmware: self.identify.fr.to_string(),
                 version: self.registers.version.to_string(),
-                state: self.state(),
+                state: self.shown_state(),
+                resets: self.resets.load(std::sync::atomic::Ordering::Relaxed),
                 page_size: self.page_size,
                 max_transfer: self.max_transfer_bytes(),
                 sgl: self.layout.sgl,

@@ -1,5 +1,6 @@
 //! One I/O queue pair per CPU, made by the controller on that CPU's first I/O.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use event_listener::Event;
@@ -120,6 +121,14 @@ impl Issuers {
         }
     }
 
+    /// The device forgot all queues: `act`, and the queues that there are to be made anew. None made before is added
+    /// after.
+    pub(crate) fn forget_life<T>(&self, act: impl FnOnce() -> T) -> Vec<Arc<QueuePair>> {
+        let wanted = self.lock();
+        act();
+        wanted.made.iter().map(|(_, queue)| queue.clone()).collect()
+    }
+
     /// Wakes who waits for a queue that will never be.
     pub(crate) fn wake_all(&self) {
         self.ask.notify(usize::MAX);
@@ -141,6 +150,8 @@ impl Core {
             }
             let next = self.issuers.lock().cpus.first().copied();
             match next {
+                // Not while the controller is being set up again: how many queues there may be comes first.
+                Some(_) if self.is_recovering() => self.wait_recovered().await,
                 Some(cpu) => self.make_queue(cpu).await,
                 None => listener.await,
             }
@@ -154,8 +165,13 @@ impl Core {
             let wanted = issuers.lock();
             !wanted.exhausted && wanted.made.len() < usize::from(issuers.limit)
         };
-        let made = if room { Some(self.create_queue().await) } else { None };
+        let life = self.resets.load(Ordering::SeqCst);
+        let made = if room { Some(self.create_queue(life).await) } else { None };
         let mut wanted = issuers.lock();
+        if room && self.resets.load(Ordering::SeqCst) != life {
+            // The controller was reset meanwhile, and does not know the queue: from the start, once more.
+            return;
+        }
         wanted.cpus.retain(|waiting| *waiting != cpu);
         let queue = match made {
             Some(Ok(queue)) => {
@@ -186,18 +202,9 @@ impl Core {
 
     /// Creates a queue pair on the host and on the device. What a failure leaves behind is undone, or, where the
     /// device may still own it, kept until the controller is disabled.
-    async fn create_queue(self: &Arc<Self>) -> Result<Arc<QueuePair>, RequestError> {
+    async fn create_queue(self: &Arc<Self>, life: u64) -> Result<Arc<QueuePair>, RequestError> {
         let id = self.free_identifier().await;
-        let interrupts = match self.completion {
-            CompletionMode::Interrupt | CompletionMode::Adaptive => self.device.interrupt_count(),
-            CompletionMode::Polling | CompletionMode::CallerPolls => 0,
-        };
-        // Vector 0 is the admin queue's alone where there is another.
-        let vector = match interrupts {
-            0 => None,
-            1 => Some(0),
-            count => Some(1 + (u32::from(id) - 1) % (count - 1)),
-        };
+        let vector = self.vector_of(id);
         let shape = Shape {
             id,
             depth: self.io_depth(),
@@ -214,22 +221,7 @@ impl Core {
             Some(vector) if vector != 0 => Some(self.watch(vector)?),
             _ => None,
         };
-        let entries = u32::from(queue.depth()) + 1;
-        let (sq, cq) = queue.ring_iovas();
-        let iv = vector.map(|v| v as u16);
-        if let Err(error) = self.admin.command(create_io_cq(id, entries, cq, iv), Data::None).await {
-            self.after_failed_create(&error, queue);
-            return Err(error);
-        }
-        if let Err(error) = self.admin.command(create_io_sq(id, entries, sq, id), Data::None).await {
-            // The device has the completion queue: take it back, or keep its memory.
-            let undone =
-                matches!(error, RequestError::Nvme(_)) && self.delete_queue(AdminOpcode::DELETE_IO_CQ, id).await;
-            if !undone {
-                self.condemned().push(queue);
-            }
-            return Err(error);
-        }
+        self.announce_queue(&queue, life).await?;
         match watch {
             Some(watch) => {
                 let served = Arc::new(Served::new(queue.clone()));
@@ -240,6 +232,48 @@ impl Core {
             None => self.polled.add(queue.clone()),
         }
         Ok(queue)
+    }
+
+    /// The interrupt vector of a queue. Vector 0 is the admin queue's alone where there is another.
+    fn vector_of(&self, id: u16) -> Option<u32> {
+        let interrupts = match self.completion {
+            CompletionMode::Interrupt | CompletionMode::Adaptive => self.device.interrupt_count(),
+            CompletionMode::Polling | CompletionMode::CallerPolls => 0,
+        };
+        match interrupts {
+            0 => None,
+            1 => Some(0),
+            count => Some(1 + (u32::from(id) - 1) % (count - 1)),
+        }
+    }
+
+    /// Creates a queue pair on the device, in this life of it (`resets`) only. What a failure leaves there is undone, or
+    /// the queue's memory kept.
+    pub(crate) async fn announce_queue(&self, queue: &Arc<QueuePair>, life: u64) -> Result<(), RequestError> {
+        let id = queue.id();
+        let entries = u32::from(queue.depth()) + 1;
+        let (sq, cq) = queue.ring_iovas();
+        let iv = self.vector_of(id).map(|v| v as u16);
+        let same_life = || match self.resets.load(Ordering::SeqCst) == life {
+            true => Ok(()),
+            false => Err(RequestError::Interrupted),
+        };
+        let create = create_io_cq(id, entries, cq, iv);
+        if let Err(error) = self.admin.command_if(same_life, create, Data::None).await {
+            self.after_failed_create(&error, queue);
+            return Err(error);
+        }
+        let create = create_io_sq(id, entries, sq, id);
+        if let Err(error) = self.admin.command_if(same_life, create, Data::None).await {
+            // The device has the completion queue: take it back, or keep its memory.
+            match error {
+                RequestError::Nvme(_) if self.delete_queue(AdminOpcode::DELETE_IO_CQ, id).await => {}
+                RequestError::Nvme(_) => self.condemned().push(queue.clone()),
+                _ => self.after_failed_create(&error, queue),
+            }
+            return Err(error);
+        }
+        Ok(())
     }
 
     /// The lowest identifier that no queue has, the half-made ones included that the device did not give back. Those
@@ -257,10 +291,11 @@ impl Core {
         (1..u16::MAX).find(|id| !taken(id)).unwrap_or(u16::MAX)
     }
 
-    /// An error status means that the device does not have the queue; any other failure leaves that open.
-    fn after_failed_create(&self, error: &RequestError, queue: Arc<QueuePair>) {
-        if !matches!(error, RequestError::Nvme(_)) {
-            self.condemned().push(queue);
+    /// An error status means that the device does not have the queue, and so does a reset; any other failure leaves that
+    /// open.
+    fn after_failed_create(&self, error: &RequestError, queue: &Arc<QueuePair>) {
+        if !matches!(error, RequestError::Nvme(_) | RequestError::Interrupted) {
+            self.condemned().push(queue.clone());
         }
     }
 

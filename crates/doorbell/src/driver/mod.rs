@@ -10,6 +10,7 @@ mod issuers;
 mod loss;
 mod options;
 mod queues;
+mod recovery;
 mod registers;
 mod rescan;
 mod service;
@@ -20,7 +21,7 @@ pub use self::core::ControllerState;
 pub(crate) use self::core::Core;
 pub use self::events::{ControllerEvent, EventListener};
 pub use self::inspect::{AdminView, ControllerView, CpuView, DriverView, PendingCommand};
-pub use self::options::{CompletionMode, DriverOptions, HostId};
+pub use self::options::{CompletionMode, DriverOptions, HostId, Recovery};
 pub use self::shutdown::ShutdownMode;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -134,7 +135,12 @@ impl NvmeDriver {
 
     /// Where it is in its life.
     pub fn state(&self) -> ControllerState {
-        self.core.state()
+        self.core.shown_state()
+    }
+
+    /// Whether it takes commands, at once or as soon as it is back.
+    pub(crate) fn is_usable(&self) -> bool {
+        self.core.check_running().is_ok()
     }
 
     /// The CPUs that may issue I/O, counted from 0.
@@ -257,7 +263,9 @@ impl NvmeDriver {
         cdw11: u32,
         data: &[u8],
     ) -> Result<u32, RequestError> {
-        self.core.admin.set_features(fid, save, nsid, cdw11, data).await
+        let result = self.core.admin.set_features(fid, save, nsid, cdw11, data).await?;
+        self.core.remember_feature(fid, nsid, cdw11, data);
+        Ok(result)
     }
 
     /// Get Log Page: fills `data` from byte `offset` of the page on, in as many commands as needed. With `retain`, the
@@ -291,6 +299,14 @@ impl NvmeDriver {
     /// [`RequestError`], an error status among them.
     pub async fn abort(&self, queue: u16, cid: u16) -> Result<bool, RequestError> {
         self.core.admin.abort(queue, cid).await
+    }
+
+    /// Resets the controller and brings it back, as after a failure ([`Recovery`]): I/O waits meanwhile.
+    ///
+    /// # Errors
+    /// If it does not come back: then it is given up.
+    pub async fn reset_controller(&self) -> Result<(), RequestError> {
+        self.core.reset_controller().await
     }
 
     /// Looks at all namespaces again, as after an event.

@@ -32,6 +32,57 @@ pub enum HostId {
     Extended([u8; 16]),
 }
 
+/// What becomes of a controller that fails: that reports a fatal error, does not answer in time, or breaks the protocol.
+///
+/// It is reset (CC.EN = 0, or else its function), set up as before, and its namespaces are identified again before any
+/// I/O. Commands that it had are sent once more where that can do no harm: reads, compares and verifies; and writes,
+/// write zeroes and deallocations after which, for certain, nothing was sent that changes the same blocks, on
+/// namespaces that no other host shares. The others end with
+/// [`RequestError::Interrupted`](crate::RequestError::Interrupted). New I/O waits meanwhile.
+///
+/// A controller that is no longer there is given up at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub struct Recovery {
+    pub(crate) resets: u32,
+    pub(crate) period: Duration,
+    pub(crate) replay: bool,
+    pub(crate) replay_shared: bool,
+}
+
+impl Default for Recovery {
+    /// Three resets in ten minutes.
+    fn default() -> Self {
+        Self { resets: 3, period: Duration::from_secs(600), replay: true, replay_shared: false }
+    }
+}
+
+impl Recovery {
+    /// A controller that fails is given up.
+    pub fn none() -> Self {
+        Self { resets: 0, ..Self::default() }
+    }
+
+    /// At most so many resets in any such period; then the controller is given up.
+    pub fn resets(mut self, resets: u32, period: Duration) -> Self {
+        (self.resets, self.period) = (resets, period);
+        self
+    }
+
+    /// Whether commands are sent once more at all. Default: yes.
+    pub fn replay(mut self, replay: bool) -> Self {
+        self.replay = replay;
+        self
+    }
+
+    /// Sends writes once more on namespaces that other hosts may write to as well (NMIC): what they wrote meanwhile may
+    /// be overwritten. Default: no.
+    pub fn replay_shared_writes(mut self, replay: bool) -> Self {
+        self.replay_shared = replay;
+        self
+    }
+}
+
 /// How to drive a controller; [`open`](Self::open) does it.
 ///
 /// ```no_run
@@ -58,6 +109,7 @@ pub struct DriverOptions {
     pub(crate) io_timeout: Option<Duration>,
     pub(crate) shutdown_timeout: Duration,
     pub(crate) host_id: Option<HostId>,
+    pub(crate) recovery: Recovery,
 }
 
 impl DriverOptions {
@@ -77,6 +129,7 @@ impl DriverOptions {
             io_timeout: Some(Duration::from_secs(60)),
             shutdown_timeout: Duration::from_secs(10),
             host_id: None,
+            recovery: Recovery::default(),
         }
     }
 
@@ -128,14 +181,14 @@ impl DriverOptions {
         self
     }
 
-    /// How long an admin command may take before the controller is given up. Format and events have no limit.
+    /// How long an admin command may take before the controller is reset or given up. Format and events have no limit.
     pub fn admin_timeout(mut self, limit: Duration) -> Self {
         self.admin_timeout = limit;
         self
     }
 
-    /// How long an I/O command may take before the controller is given up, to a second or two; `None` for as long as it
-    /// likes. Default: 60 s.
+    /// How long an I/O command may take; `None` for as long as it likes. Past that, the controller is asked to abort it,
+    /// and if that does not help at once, it is reset ([`recovery`](Self::recovery)). Default: 60 s.
     pub fn io_timeout(mut self, limit: Option<Duration>) -> Self {
         self.io_timeout = limit;
         self
@@ -144,6 +197,12 @@ impl DriverOptions {
     /// How long shutting down waits for commands in flight.
     pub fn shutdown_timeout(mut self, limit: Duration) -> Self {
         self.shutdown_timeout = limit;
+        self
+    }
+
+    /// What becomes of a controller that fails: reset and used again, or given up.
+    pub fn recovery(mut self, recovery: Recovery) -> Self {
+        self.recovery = recovery;
         self
     }
 

@@ -156,7 +156,7 @@ impl Core {
     }
 
     /// Identifies a namespace again and tells its handle, or, without one, the listeners. An error is a passing one.
-    async fn look_at(self: &Arc<Self>, nsid: u32) -> Result<(), RequestError> {
+    pub(crate) async fn look_at(self: &Arc<Self>, nsid: u32) -> Result<(), RequestError> {
         let held = self.namespaces.get_changed(nsid);
         let seen = match self.see_namespace(nsid).await {
             Ok(seen) => Some(seen),

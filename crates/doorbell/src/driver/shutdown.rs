@@ -6,6 +6,7 @@ use nvme_spec::AdminOpcode;
 
 use super::core::{ControllerState, Core};
 use super::events::ControllerEvent;
+use super::recovery::Resets;
 use crate::error::Lost;
 use crate::queue::QueuePair;
 use crate::runtime::timeout;
@@ -23,13 +24,20 @@ pub enum ShutdownMode {
 }
 
 /// How the device was left.
-enum Left {
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Left {
     /// It touches no memory any more.
     Stopped,
     /// It could not be stopped.
     Running,
     /// On purpose, with its queues.
     Enabled,
+}
+
+impl Left {
+    pub(crate) fn is_stopped(self) -> bool {
+        self == Left::Stopped
+    }
 }
 
 impl Core {
@@ -43,6 +51,8 @@ impl Core {
         self.stopped.notify(usize::MAX);
         self.issuers.wake_all();
         self.namespaces.close();
+        // What is being brought back comes back first, so that its commands end.
+        self.wait_recovered().await;
         let queues = self.issuers.queues();
         queues.iter().for_each(|queue| queue.close());
         let in_flight = async {
@@ -96,18 +106,39 @@ impl Core {
         self.end(stopped, Lost::Shutdown, ControllerState::ShutDown);
     }
 
-    /// The life of the task that gives the device up when it fails.
+    /// The life of the task that resets the device when it fails, or gives it up.
     pub(crate) async fn guard(self: Arc<Self>) {
-        let failed = self.failure.wait();
-        let stopped = async {
-            self.wait_not_running().await;
-            Lost::Shutdown
+        let mut resets = Resets::default();
+        let lost = loop {
+            let failed = self.failure.wait();
+            let stopped = async {
+                self.wait_not_running().await;
+                Lost::Shutdown
+            };
+            // A failure that is known counts, even if somebody shuts down at the same time.
+            let mut lost = futures_lite::future::or(failed, stopped).await;
+            if matches!(lost, Lost::Shutdown) || self.state() != ControllerState::Running {
+                return;
+            }
+            self.set_recovering(true);
+            let recovered = loop {
+                if !self.is_recoverable(&lost, &mut resets) {
+                    break Err(lost);
+                }
+                tracing::warn!(reason = %crate::RequestError::from(lost), "resetting the controller");
+                match self.recover().await {
+                    Ok(()) => break Ok(()),
+                    Err(again) => lost = again,
+                }
+            };
+            self.set_recovering(false);
+            match recovered {
+                Ok(()) => self.came_back().await,
+                Err(lost) => break lost,
+            }
         };
-        // A failure that is known counts, even if somebody shuts down at the same time.
-        let lost = futures_lite::future::or(failed, stopped).await;
-        if matches!(lost, Lost::Shutdown) {
-            return;
-        }
+        self.failure.clear();
+        self.failure.set(lost.clone());
         if !self.leave_running(ControllerState::Failed) {
             return;
         }
@@ -127,7 +158,7 @@ impl Core {
     }
 
     /// Makes sure that the device touches no memory any more: by disabling it, or by a function reset.
-    async fn stop_device(&self) -> Left {
+    pub(crate) async fn stop_device(&self) -> Left {
         match self.registers.disable().await {
             Ok(()) => return Left::Stopped,
             Err(error) => tracing::warn!(%error, "the controller could not be disabled, resetting the function"),

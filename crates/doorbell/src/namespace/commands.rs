@@ -22,7 +22,9 @@ impl Inner {
         self.check_present()?;
         let queue = self.queue(cpu).await?;
         let max = self.max_data(queue);
-        let submitted = pooled::submit(queue, self.core.layout, max, Notes::default, command, data).await?;
+        let submitted =
+            pooled::submit(queue, self.core.layout, max, Notes::default, || self.check_present(), command, data)
+                .await?;
         submitted.completion().await
     }
 

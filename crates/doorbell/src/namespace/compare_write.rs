@@ -97,17 +97,18 @@ impl Namespace {
         let memory = memory.clone();
         let started = poll_fn(|context| {
             first.poll_start_pair(&mut second, context, |[first_list, second_list]| {
+                inner.check_present()?;
                 let mut one = command(NvmOpcode::COMPARE, Cdw0::FUSE_FIRST, false);
                 let mut two = command(NvmOpcode::WRITE, Cdw0::FUSE_SECOND, fua);
                 run_pointers(&memory, at, layout, first_list, None, len).ok_or_else(nowhere)?.put(&mut one);
                 run_pointers(&memory, second_at, layout, second_list, None, len).ok_or_else(nowhere)?.put(&mut two);
-                Ok::<_, MemoryError>([one, two])
+                Ok::<_, RequestError>([one, two])
             })
         });
         match started.await {
             Ok(()) => {}
             Err(Refused::Lost(lost)) => return Err(lost.into()),
-            Err(Refused::Build(error)) => return Err(error.into()),
+            Err(Refused::Build(error)) => return Err(error),
         }
         let written = poll_fn(|context| second.poll_result(context)).await;
         let compared = poll_fn(|context| first.poll_result(context)).await;

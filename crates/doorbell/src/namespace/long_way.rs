@@ -31,6 +31,8 @@ enum Step {
 
 /// Why a command could not go out as it was to.
 enum Unbuilt {
+    /// Its namespace was removed while it waited.
+    Removed,
     Memory(MemoryError),
     /// The device cannot reach the memory, or it cannot be named to it.
     NeedsBounce,
@@ -70,6 +72,7 @@ impl<'a> LongWay<'a> {
                     }
                 }
                 Err(Refused::Lost(lost)) => return Poll::Ready(Err(lost.into())),
+                Err(Refused::Build(Unbuilt::Removed)) => return Poll::Ready(Err(request.inner.removed())),
                 Err(Refused::Build(Unbuilt::Memory(error))) => return Poll::Ready(Err(error.into())),
                 Err(Refused::Build(Unbuilt::NeedsBounce)) => {
                     // Pages taken for a list are too few for data.
@@ -122,6 +125,10 @@ impl<'a> LongWay<'a> {
         }
         let notes = Notes { tag: request.tag, registration, bounced: false };
         self.exchange.poll_start(context, notes, |list, run| {
+            // Under the queue's lock: after a reset, nothing goes to another disk in the old one's place.
+            if request.inner.is_removed() {
+                return Err(Unbuilt::Removed);
+            }
             let chain = run.map(|run| {
                 let (memory, offset, _) = pool.memory(run);
                 Chain { memory, offset }
@@ -157,6 +164,7 @@ impl<'a> LongWay<'a> {
         ready!(self.exchange.poll_pages(data + list_pages(piece) * core.page_size, context));
         let notes = Notes { tag: request.tag, registration: 0, bounced: true };
         let started = self.exchange.poll_start(context, notes, |list, run| {
+            request.inner.check_present()?;
             let nowhere = MemoryError::NotPresent { gpa: u64::MAX };
             let (memory, offset, _) = pool.memory(run.ok_or(nowhere.clone())?);
             if request.kind.access == Access::Read {
@@ -164,12 +172,12 @@ impl<'a> LongWay<'a> {
             }
             let chain = Chain { memory, offset: offset + data };
             let pointers = run_pointers(memory, offset, core.layout, list, Some(chain), piece);
-            Ok::<_, MemoryError>(request.command(done_blocks, blocks, pointers.ok_or(nowhere)?))
+            Ok::<_, RequestError>(request.command(done_blocks, blocks, pointers.ok_or(nowhere)?))
         });
         match ready!(started) {
             Ok(()) => {}
             Err(Refused::Lost(lost)) => return Poll::Ready(Err(lost.into())),
-            Err(Refused::Build(error)) => return Poll::Ready(Err(error.into())),
+            Err(Refused::Build(error)) => return Poll::Ready(Err(error)),
         }
         Poll::Ready(Ok(()))
     }

@@ -346,10 +346,18 @@ impl Inner {
 
     /// An error if the namespace was removed: the one that the device gives when there is none.
     pub(crate) fn check_present(&self) -> Result<(), RequestError> {
-        if self.is_removed() {
-            return Err(NvmeError::of(Status::INVALID_NAMESPACE_OR_FORMAT).into());
-        }
-        Ok(())
+        if self.is_removed() { Err(self.removed()) } else { Ok(()) }
+    }
+
+    /// What every command of a removed namespace ends with.
+    #[cold]
+    pub(crate) fn removed(&self) -> RequestError {
+        NvmeError::of(Status::INVALID_NAMESPACE_OR_FORMAT).into()
+    }
+
+    /// Whether other hosts may reach it too (NMIC).
+    pub(crate) fn is_shared(&self) -> bool {
+        self.details.read().unwrap_or_else(std::sync::PoisonError::into_inner).shared
     }
 
     /// An error if blocks lie outside the namespace.

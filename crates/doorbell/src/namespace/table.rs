@@ -59,6 +59,22 @@ impl Table {
         self.lock().keys().copied().collect()
     }
 
+    /// Whether the namespace that a handle was made for is still there. One without a handle is nobody's business here.
+    pub(crate) fn is_there(&self, nsid: u32) -> bool {
+        match self.lock().get(&nsid) {
+            Some(Entry::Held(held)) => !held.is_removed(),
+            _ => true,
+        }
+    }
+
+    /// Whether no other host writes to a namespace, for all that is known.
+    pub(crate) fn is_exclusive(&self, nsid: u32) -> bool {
+        match self.lock().get(&nsid) {
+            Some(Entry::Held(held)) => !held.is_shared(),
+            _ => false,
+        }
+    }
+
     /// The handle goes.
     pub(crate) fn release(&self, inner: &Arc<Inner>) {
         let mut entries = self.lock();

@@ -191,7 +191,7 @@ impl Request<'_> {
         let inner = self.inner;
         let some = self.block_count.wrapping_sub(1) < inner.max_transfer_blocks;
         let inside = inner.block_count().checked_sub(self.block_count.into()).is_some_and(|last| self.lba <= last);
-        some && inside && self.kind.opcode != NvmOpcode::COMPARE && self.is_direct() && !inner.is_removed()
+        some && inside && self.kind.opcode != NvmOpcode::COMPARE && self.is_direct()
     }
 
     /// Checks what the caller asked for; `Ok(false)` if there is nothing to do.
@@ -301,7 +301,8 @@ impl<'a> Transfer<'a> {
         let (iova, registration) = request.payload.in_one_page(core.id, &core.layout, access, bytes)?;
         let queue = &**core.issuers.get(request.cpu).ok()??;
         let ready = queue.begin(waker)?;
-        if registration.is_some_and(|registration| !registration.is_alive()) {
+        // Under the queue's lock. Of the namespace, because after a reset nothing goes to another disk in its place.
+        if request.inner.is_removed() || registration.is_some_and(|registration| !registration.is_alive()) {
             ready.withdraw();
             return None;
         }

@@ -57,7 +57,8 @@ impl QueuePair {
         let slot = self.slots.at(token.slot);
         let result = match slot.state().0 {
             State::Done => Poll::Ready(Ok(())),
-            State::Lost => Poll::Ready(Err(())),
+            State::Lost => Poll::Ready(Err(self.lost())),
+            State::Interrupted => Poll::Ready(Err(Lost::Interrupted)),
             State::Free | State::InFlight | State::Orphaned => {
                 // The old one is dropped with `own_waker`, after unlocking.
                 std::mem::swap(&mut inner.wakers[usize::from(token.slot)], &mut own_waker);
@@ -70,10 +71,10 @@ impl QueuePair {
             self.look_again();
         }
         drop(own_waker);
-        result.map_err(|()| {
+        result.map_err(|lost| {
             slot.set_state(State::Free, token.cid);
             self.give_back(token.slot);
-            self.lost()
+            lost
         })
     }
 

@@ -1,6 +1,8 @@
 //! How a queue pair ends: it takes no more commands, is given up, or lets go of memory.
 
-use super::pair::{Inner, QueuePair, Rest};
+use std::sync::PoisonError;
+
+use super::pair::{Gate, Inner, QueuePair, Rest};
 use super::slots::{Slots, State};
 use crate::error::{DeviceMisbehaved, Lost};
 
@@ -10,22 +12,23 @@ impl QueuePair {
     pub(super) fn halt(&self, inner: &mut Inner, fault: Box<DeviceMisbehaved>) {
         tracing::error!(queue = self.id, %fault, "the device broke the protocol");
         inner.halted = true;
-        inner.closed = true;
-        let _ = self.fault.set(*fault);
-        let mut wakers = inner.waiting.wakers();
-        inner.rest().wakers.append(&mut wakers);
-        inner.rest().fault = true;
+        // Whoever comes waits until it is decided what becomes of the controller.
+        if inner.gate == Gate::Open {
+            inner.gate = Gate::Paused;
+        }
+        inner.rest().fault = Some(fault.clone());
+        *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = Some(*fault);
     }
 
     /// How the device broke the protocol on this queue, if it did.
-    pub(crate) fn fault(&self) -> Option<&DeviceMisbehaved> {
-        self.fault.get()
+    pub(crate) fn fault(&self) -> Option<DeviceMisbehaved> {
+        self.fault.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Takes no more commands; what is in flight goes on.
     pub(crate) fn close(&self) {
         self.locked(|inner| {
-            inner.closed = true;
+            inner.gate = Gate::Closed;
             let wakers = inner.waiting.wakers();
             inner.rest().wakers = wakers;
         });
@@ -37,7 +40,7 @@ impl QueuePair {
     pub(crate) fn give_up(&self, lost: Lost) {
         let _ = self.lost.set(lost);
         self.locked(|inner| {
-            inner.closed = true;
+            inner.gate = Gate::Closed;
             inner.halted = true;
             let mut rest = Rest { wakers: inner.waiting.wakers(), retired: true, ..Rest::default() };
             for index in 0..self.depth() {
@@ -52,7 +55,7 @@ impl QueuePair {
                         slot.set_state(State::Free, cid);
                         inner.taken.put_back(index);
                     }
-                    State::Free | State::Done | State::Lost => {}
+                    State::Free | State::Done | State::Lost | State::Interrupted => {}
                 }
             }
             rest.held.extend(inner.held.drain(..).map(|(_, held)| held));

@@ -27,6 +27,8 @@ pub struct Counters {
     pub waited: u64,
     /// Commands whose future was dropped while they were in flight.
     pub orphaned: u64,
+    /// Commands that were sent once more after the controller was reset.
+    pub replayed: u64,
 }
 
 impl QueuePair {
@@ -63,7 +65,7 @@ impl QueuePair {
             commands: commands.collect(),
             pool_pages,
             pool_in_use,
-            fault: self.fault().map(ToString::to_string),
+            fault: self.fault().map(|fault| fault.to_string()),
         }
     }
 }

@@ -3,18 +3,21 @@
 mod completions;
 mod end;
 mod exchange;
+mod history;
 mod inspect;
 mod lists;
 mod lock;
 mod pair;
 mod pool;
 pub(crate) mod pooled;
+mod recovery;
 mod rings;
 mod slots;
 mod waiting;
 mod words;
 
 pub(crate) use exchange::{Exchange, Refused, settled};
+pub(crate) use history::{Moments, replayable};
 pub use inspect::{CommandState, Counters, QueueState};
 pub(crate) use lists::{List, Lists};
 pub(crate) use pair::{Notes, Parts, QueuePair};

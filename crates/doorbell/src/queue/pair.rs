@@ -1,6 +1,6 @@
 //! A queue pair: the caller submits in its own call, and whoever has time completes (`completions.rs`).
 
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
 use std::task::Waker;
 
 use arrayvec::ArrayVec;
@@ -100,7 +100,7 @@ pub(super) struct Rest {
     pub(super) held: Vec<Held>,
     /// Somebody waits in [`QueuePair::retire`], and something was completed.
     pub(super) retired: bool,
-    pub(super) fault: bool,
+    pub(super) fault: Option<Box<DeviceMisbehaved>>,
 }
 
 /// A command that the device was told of.
@@ -152,18 +152,27 @@ pub(crate) struct QueuePair {
     pub(super) retired: Event,
     /// Set once, when the queue is given up.
     pub(super) lost: OnceLock<Lost>,
-    /// Set once, when the device broke the protocol on this queue.
-    pub(super) fault: OnceLock<DeviceMisbehaved>,
+    /// How the device broke the protocol on this queue, in its present life.
+    pub(super) fault: Mutex<Option<DeviceMisbehaved>>,
     /// Tells the controller of the fault.
     pub(super) on_fault: Box<dyn Fn(&DeviceMisbehaved) + Send + Sync>,
+}
+
+/// Whether a queue takes commands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Gate {
+    Open,
+    /// Whoever comes waits in line: the controller is being reset, or may be.
+    Paused,
+    /// No more, for good.
+    Closed,
 }
 
 /// What the lock protects.
 pub(super) struct Inner {
     pub(super) sq: SubmissionRing,
     pub(super) cq: CompletionRing,
-    /// Takes no more commands.
-    pub(super) closed: bool,
+    pub(super) gate: Gate,
     /// Completions are no longer looked at.
     pub(super) halted: bool,
     pub(super) taken: Taken,
@@ -193,7 +202,7 @@ impl QueuePair {
         let inner = Inner {
             sq: SubmissionRing::new(entries),
             cq: CompletionRing::new(entries),
-            closed: false,
+            gate: Gate::Open,
             halted: false,
             taken,
             wakers: (0..depth).map(|_| None).collect(),
@@ -219,7 +228,7 @@ impl QueuePair {
             interrupts: AtomicU64::new(0),
             retired: Event::new(),
             lost: OnceLock::new(),
-            fault: OnceLock::new(),
+            fault: Mutex::new(None),
             on_fault,
         }
     }
@@ -308,7 +317,8 @@ impl QueuePair {
     /// A slot, if one is free and nobody waits for it.
     #[inline(always)]
     fn free_slot(&self, inner: &mut Inner) -> Option<u16> {
-        if inner.closed || inner.waiting.is_hungry() { None } else { self.free.take(&mut inner.taken) }
+        let open = inner.gate == Gate::Open && !inner.waiting.is_hungry();
+        if open { self.free.take(&mut inner.taken) } else { None }
     }
 
     /// Submits two commands in adjacent entries under one doorbell, both or neither: the halves of a fused operation.
@@ -349,9 +359,9 @@ impl QueuePair {
         let token = self.slots.renew(shared, slot);
         command.cdw0.set_cid(token.cid);
         let words = command.to_words();
-        shared.start(token.cid, &words, notes.tag, notes.registration);
-        inner.sq.push(&self.submission, &words);
         inner.counters.submitted += 1;
+        shared.start(token.cid, &words, notes.tag, notes.registration, inner.counters.submitted);
+        inner.sq.push(&self.submission, &words);
         if notes.bounced {
             inner.counters.bounced += 1;
         }
@@ -393,13 +403,28 @@ impl QueuePair {
         waker: &Waker,
         count: usize,
     ) -> Result<ArrayVec<u16, 2>, NoSlot> {
-        if inner.closed {
+        if inner.gate == Gate::Closed {
             if let Some(place) = place.take() {
                 self.leave_locked(inner, place);
             }
             return Err(NoSlot::Closed);
         }
         if count > usize::from(self.depth()) {
+            return Err(NoSlot::Full);
+        }
+        if inner.gate == Gate::Paused {
+            // What was granted before stays granted.
+            match place {
+                Some(joined) => {
+                    let old_waker = inner.waiting.keep(joined, waker);
+                    inner.rest().old_wakers.extend(old_waker);
+                }
+                None => {
+                    *place = Some(inner.waiting.join(count, waker.clone()));
+                    self.free.set_awaited(true);
+                }
+            }
+            inner.counters.waited += 1;
             return Err(NoSlot::Full);
         }
         let joined = match place.take() {
@@ -426,6 +451,9 @@ impl QueuePair {
 
     /// Grants free slots to those first in line.
     pub(super) fn serve(&self, inner: &mut Inner) {
+        if inner.gate == Gate::Paused {
+            return;
+        }
         while let Some(wants) = inner.waiting.first_wants() {
             let mut slots = ArrayVec::<u16, 2>::new();
             while slots.len() < wants.min(2) {
@@ -503,11 +531,8 @@ impl Rest {
         if self.retired {
             queue.retired.notify(usize::MAX);
         }
-        if self.fault
-            && let Some(fault) = queue.fault.get()
-        {
-            queue.pool.close();
-            (queue.on_fault)(fault);
+        if let Some(fault) = self.fault {
+            (queue.on_fault)(&fault);
         }
         self.wakers.into_iter().for_each(Waker::wake);
     }

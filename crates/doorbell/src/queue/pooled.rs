@@ -36,12 +36,13 @@ pub(crate) struct Submitted<'q, 'd> {
 const NOWHERE: MemoryError = MemoryError::NotPresent { gpa: u64::MAX };
 
 /// Waits for pages and a slot, then submits. `max` is the most bytes of data that it may have; `notes` is asked in the
-/// moment of submission.
+/// moment of submission, and `check` whether it may go out at all.
 pub(crate) async fn submit<'q, 'd>(
     queue: &'q QueuePair,
     layout: Layout,
     max: usize,
     notes: impl Fn() -> Notes,
+    check: impl Fn() -> Result<(), RequestError>,
     command: Command,
     data: Data<'d>,
 ) -> Result<Submitted<'q, 'd>, RequestError> {
@@ -55,6 +56,7 @@ pub(crate) async fn submit<'q, 'd>(
     }
     let started = poll_fn(|context| {
         exchange.poll_start(context, notes(), |list, run| {
+            check()?;
             let mut command = command;
             if let Some(run) = run {
                 let (memory, at, _) = queue.pool().memory(run);
@@ -65,13 +67,13 @@ pub(crate) async fn submit<'q, 'd>(
                 }
                 run_pointers(memory, at, layout, list, None, len).ok_or(NOWHERE)?.put(&mut command);
             }
-            Ok::<_, MemoryError>(command)
+            Ok::<_, RequestError>(command)
         })
     });
     match started.await {
         Ok(()) => Ok(Submitted { exchange, data }),
         Err(Refused::Lost(lost)) => Err(lost.into()),
-        Err(Refused::Build(error)) => Err(error.into()),
+        Err(Refused::Build(error)) => Err(error),
     }
 }
 

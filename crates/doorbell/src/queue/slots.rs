@@ -8,7 +8,8 @@
 //!          submit                 completion drained          claimed by its future
 //!   Free ──────────► InFlight ─────────────────────► Done ─────────────────────────► Free
 //!                       │                                                             ▲
-//!                       └─ future dropped ─► Orphaned ── completion drained ──────────┘
+//!                       ├─ future dropped ─► Orphaned ── completion drained ──────────┤
+//!                       └─ device was reset ─► Interrupted ── claimed ────────────────┘
 //! ```
 
 use nvme_spec::Completion;
@@ -23,6 +24,7 @@ const STATE: usize = 8;
 const RESULT: usize = 9;
 const TAG: usize = 11;
 const REGISTRATION: usize = 12;
+const SEQUENCE: usize = 13;
 
 /// The largest queue: 12 bits of slot leave 4 for the generation.
 pub(crate) const MAX_DEPTH: u16 = 4096;
@@ -41,6 +43,8 @@ pub(crate) enum State {
     Orphaned = 3,
     /// The command ended without a result, because the queue did.
     Lost = 4,
+    /// The controller was reset while it had the command.
+    Interrupted = 5,
 }
 
 /// A claim on a slot: which one, and in which of its lives.
@@ -132,12 +136,13 @@ impl<'a> Slot<'a> {
 
     /// Records the command that is about to be written to the ring.
     #[inline(always)]
-    pub(crate) fn start(self, cid: u16, command: &[u64; 8], tag: u64, registration: u64) {
+    pub(crate) fn start(self, cid: u16, command: &[u64; 8], tag: u64, registration: u64, sequence: u64) {
         for (cell, word) in self.words.iter().zip(command) {
             cell.store(*word, Ordering::Relaxed);
         }
         self.words[TAG].store(tag, Ordering::Relaxed);
         self.words[REGISTRATION].store(registration, Ordering::Relaxed);
+        self.words[SEQUENCE].store(sequence, Ordering::Relaxed);
         self.set_state(State::InFlight, cid);
     }
 
@@ -150,6 +155,7 @@ impl<'a> Slot<'a> {
             1 => State::InFlight,
             2 => State::Done,
             3 => State::Orphaned,
+            5 => State::Interrupted,
             _ => State::Lost,
         };
         (state, word as u16)
@@ -195,6 +201,11 @@ impl<'a> Slot<'a> {
     /// The memory registration that the command's data lies in; 0 for none.
     pub(crate) fn registration(self) -> u64 {
         self.words[REGISTRATION].load(Ordering::Relaxed)
+    }
+
+    /// The how-manieth command of its queue it is, from 1; 0 where there was none yet.
+    pub(crate) fn sequence(self) -> u64 {
+        self.words[SEQUENCE].load(Ordering::Relaxed)
     }
 
     /// What the owner tagged the command with.

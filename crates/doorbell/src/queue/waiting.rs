@@ -75,6 +75,12 @@ impl<G> Waiting<G> {
         (None, old)
     }
 
+    /// Keeps the place, with this waker, even if something was granted meanwhile. The old waker comes back, to be dropped
+    /// after unlocking.
+    pub(crate) fn keep(&mut self, place: &Place, waker: &Waker) -> Option<Waker> {
+        self.entries.iter_mut().find(|e| e.id == place.0)?.waker.replace(waker.clone())
+    }
+
     /// Leaves the line; what was granted meanwhile comes back, to be passed on.
     pub(crate) fn leave(&mut self, place: Place) -> Option<G> {
         let index = self.entries.iter().position(|e| e.id == place.0)?;

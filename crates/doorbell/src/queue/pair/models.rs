@@ -234,3 +234,37 @@ fn loom_pair_giving_up_meets_completion() {
         assert!(all_free(&queue));
     });
 }
+
+/// A command that is submitted while the controller is reset ends once: interrupted, or sent in the queue's next life.
+#[test]
+fn loom_pair_a_reset_meets_a_submission() {
+    loom::model(|| {
+        let queue = queue(1);
+        let recovery = queue.clone();
+        let recovery = thread::spawn(move || {
+            recovery.pause();
+            recovery.after_stop(&std::collections::BTreeSet::new());
+            recovery.resume(|_| true);
+        });
+        let (woken, waker) = Woken::new();
+        let mut exchange = Exchange::new(&queue);
+        let started = start(&mut exchange, &waker);
+        recovery.join().unwrap();
+        if !started {
+            assert!(woken.count() >= 1, "who waits is told");
+            assert!(start(&mut exchange, &waker));
+        }
+        let sent = queue.lock.lock().sq.tail() != 0;
+        if sent {
+            post(&queue, 0);
+            assert!(is_done(&mut exchange, &waker));
+        } else {
+            match exchange.poll_result(&mut Context::from_waker(&waker)) {
+                Poll::Ready(Err(crate::RequestError::Interrupted)) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        drop(exchange);
+        assert!(all_free(&queue));
+    });
+}

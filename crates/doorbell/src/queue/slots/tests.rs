@@ -15,7 +15,7 @@ fn live(slots: &Slots, index: u16) -> u16 {
     let slot = slots.at(index);
     let token = slots.renew(slot, index);
     assert_eq!(slots.of_cid(token.cid), index);
-    slot.start(token.cid, &[0; 8], 0, 0);
+    slot.start(token.cid, &[0; 8], 0, 0, 1);
     assert!(slot.is(State::InFlight, token.cid));
     slot.set_state(State::Free, token.cid);
     token.cid
