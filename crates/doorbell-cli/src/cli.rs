@@ -7,7 +7,7 @@ use tracing_subscriber::filter::LevelFilter;
 
 use crate::bench::Bench;
 use crate::output::Format;
-use crate::serve::Serve;
+use crate::serve::{Ctl, Serve};
 use crate::verbs::{blocks, features, format, identify, inspect, io, logs, pci, registers, reservation, shell};
 
 /// Drive NVMe devices from user space.
@@ -81,7 +81,13 @@ impl Global {
             2 => LevelFilter::DEBUG,
             _ => LevelFilter::TRACE,
         };
-        tracing_subscriber::fmt().with_max_level(level).with_ansi(false).with_writer(std::io::stderr).init();
+        let log = tracing_subscriber::fmt().with_max_level(level).with_ansi(false);
+        if quietest == LevelFilter::OFF {
+            log.with_writer(std::io::stderr).init();
+        } else {
+            let limited = crate::log::Limited::default();
+            log.with_writer(move || limited.writer()).init();
+        }
     }
 }
 
@@ -117,6 +123,7 @@ pub(crate) enum Verb {
     Inspect(inspect::Inspect),
     Bench(Bench),
     Serve(Serve),
+    Ctl(Ctl),
     Completions(shell::Completions),
     Man(shell::Man),
 }
@@ -160,6 +167,7 @@ impl Verb {
             Verb::Inspect(verb) => verb.run(global),
             Verb::Bench(verb) => verb.run(global),
             Verb::Serve(verb) => verb.run(),
+            Verb::Ctl(verb) => verb.run(global),
             Verb::Completions(verb) => verb.run(),
             Verb::Man(verb) => verb.run(),
         }

@@ -7,6 +7,7 @@ mod address;
 mod bench;
 mod cli;
 mod fields;
+mod log;
 mod output;
 mod parse;
 mod payload;

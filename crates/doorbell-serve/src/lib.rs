@@ -45,4 +45,4 @@ mod pci;
 mod session;
 
 pub use endpoint::{Endpoint, Statistics};
-pub use listener::ServeError;
+pub use listener::{Listener, ServeError};

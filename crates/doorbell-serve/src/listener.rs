@@ -1,7 +1,7 @@
 //! The socket: made where there is none, or where a dead one was left; gone when it is not served any more.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -34,8 +34,9 @@ pub enum ServeError {
     Device(#[from] doorbell_device::DeviceError),
 }
 
-/// A socket that clients connect to.
-pub(crate) struct Listener {
+/// A socket that clients connect to. Its file goes with it.
+#[derive(Debug)]
+pub struct Listener {
     socket: UnixListener,
     path: PathBuf,
     /// Device and inode, so that only what was made here is removed.
@@ -43,7 +44,8 @@ pub(crate) struct Listener {
 }
 
 impl Listener {
-    pub(crate) fn bind(path: &Path) -> Result<Self, ServeError> {
+    /// Makes the socket. One that nobody listens at any more is replaced.
+    pub fn bind(path: &Path) -> Result<Self, ServeError> {
         let failed = |source: io::Error| ServeError::Socket { path: path.into(), source };
         let socket = match UnixListener::bind(path) {
             Err(e) if e.kind() == io::ErrorKind::AddrInUse => {
@@ -58,12 +60,18 @@ impl Listener {
         Ok(Self { socket, path: path.into(), identity })
     }
 
-    pub(crate) fn path(&self) -> &Path {
+    /// Another descriptor of the socket, to wait for clients with.
+    pub fn try_clone(&self) -> io::Result<OwnedFd> {
+        self.socket.as_fd().try_clone_to_owned()
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// A client that waits to be served, if there is one.
-    pub(crate) fn accept(&self) -> Option<UnixStream> {
+    /// A client that waits to be served, if there is one. Never waits.
+    pub fn accept(&self) -> Option<UnixStream> {
         match self.socket.accept() {
             Ok((stream, _)) => Some(stream),
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => None,

@@ -1,17 +1,24 @@
-//! `serve`.
+//! `serve`, and `ctl`, which changes what is served.
 
+mod control;
+mod ctl;
 mod namespace;
+mod state;
+
+pub(crate) use ctl::Ctl;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::mpsc::channel;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use clap::Args;
 use doorbell_emulator::{ControllerConfig, Subsystem, SubsystemConfig};
 use doorbell_serve::Endpoint;
 
 use crate::output;
-use namespace::{Lock, NamespaceSpec};
+use namespace::NamespaceSpec;
+use state::State;
 
 /// Serve emulated controllers to virtual machines and other processes (vfio-user)
 #[derive(Args)]
@@ -39,6 +46,9 @@ pub(crate) struct Serve {
     /// Bytes of a block
     #[arg(short, long, value_name = "BYTES", default_value = "512", value_parser = namespace::block_size)]
     block_size: u32,
+    /// Where orders are taken while it runs: see doorbell ctl
+    #[arg(short, long, value_name = "PATH")]
+    control: Option<PathBuf>,
     /// What the subsystem calls itself, up to 20 characters
     #[arg(long, value_name = "TEXT", value_parser = |text: &str| identity(text, 20))]
     serial: Option<String>,
@@ -56,26 +66,35 @@ pub(crate) struct Serve {
 impl Serve {
     pub(crate) fn run(&self) -> Result<()> {
         let (stop, stopped) = channel();
+        let interrupted = stop.clone();
         ctrlc::set_handler(move || {
-            let _ = stop.send(());
+            let _ = interrupted.send(());
         })
         .context("signals")?;
         raise_descriptor_limit();
-        let (subsystem, _locks) = self.subsystem()?;
-        let mut endpoints = Vec::new();
-        for (index, socket) in self.sockets.iter().enumerate() {
-            ensure!(!self.sockets.iter().take(index).any(|other| other == socket), "{}: given twice", socket.display());
-            endpoints.push(Endpoint::start(socket, &subsystem, self.controller())?);
+        let default = SubsystemConfig::default();
+        let config = SubsystemConfig {
+            serial: self.serial.clone().unwrap_or(default.serial.clone()),
+            model: self.model.clone().unwrap_or(default.model.clone()),
+            ..default
+        };
+        let mut state = State::new(Subsystem::new(config), self.block_size, stop);
+        for spec in &self.namespaces {
+            state.add(spec, None)?;
         }
-        for endpoint in &endpoints {
+        for socket in &self.sockets {
+            state.serve(socket, self.controller())?;
+        }
+        let state = Arc::new(state);
+        let control = self.control.as_ref().map(|path| control::listen(path, &state)).transpose()?;
+        for endpoint in state.endpoints() {
             output::print(format!("serving {}\n", endpoint.path().display()))?;
         }
-        // Nobody else has the other end: it fails only with the handler gone, which never goes.
+        // Nobody else has the other end: it fails only with all who could send gone, and the handler stays.
         let _ = stopped.recv();
-        for endpoint in &endpoints {
-            endpoint.stop();
-        }
-        subsystem.flush().context("writing the last data to disk")
+        drop(control);
+        state.endpoints().iter().for_each(Endpoint::stop);
+        state.subsystem.flush().context("writing the last data to disk")
     }
 
     fn controller(&self) -> ControllerConfig {
@@ -85,27 +104,6 @@ impl Serve {
             mdts: self.mdts,
             ..ControllerConfig::default()
         }
-    }
-
-    fn subsystem(&self) -> Result<(Subsystem, Vec<Lock>)> {
-        let default = SubsystemConfig::default();
-        let config = SubsystemConfig {
-            serial: self.serial.clone().unwrap_or(default.serial.clone()),
-            model: self.model.clone().unwrap_or(default.model.clone()),
-            ..default
-        };
-        let subsystem = Subsystem::new(config);
-        let mut locks = Vec::new();
-        for spec in &self.namespaces {
-            let add = || -> Result<()> {
-                locks.extend(spec.lock()?);
-                subsystem.add_namespace(spec.config(self.block_size))?;
-                Ok(())
-            };
-            let mut add = add;
-            add().with_context(|| format!("namespace {spec}"))?;
-        }
-        Ok((subsystem, locks))
     }
 }
 

@@ -10,3 +10,4 @@ mod mistakes;
 mod pci;
 mod registers;
 mod reservations;
+mod serve;

@@ -1,0 +1,181 @@
+//! A server, and orders to it.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::process::{Child, ChildStdout};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::harness::{Place, Ran, place};
+
+/// A server that runs. It is ended in any case.
+struct Server<'a> {
+    place: &'a Place,
+    child: Option<Child>,
+    _stdout: BufReader<ChildStdout>,
+}
+
+impl<'a> Server<'a> {
+    /// Waits until `sockets` are served.
+    fn start(place: &'a Place, arguments: &str, sockets: usize) -> Self {
+        let mut child = place.command(&format!("serve {arguments}")).spawn().unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        for _ in 0..sockets {
+            let mut line = String::new();
+            stdout.read_line(&mut line).unwrap();
+            assert!(line.starts_with("serving "), "{line:?}");
+        }
+        Self { place, child: Some(child), _stdout: stdout }
+    }
+
+    fn ctl(&self, arguments: &str) -> Ran {
+        self.place.doorbell(&format!("ctl control {arguments}"))
+    }
+
+    /// The exit status and what was said on standard error.
+    fn wait(mut self) -> (Option<i32>, String) {
+        let mut child = self.child.take().unwrap();
+        let mut said = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        (child.wait().unwrap().code(), said)
+    }
+
+    fn signal(&self, signal: Signal) {
+        let child = self.child.as_ref().unwrap();
+        kill_process(Pid::from_child(child), signal).unwrap();
+    }
+}
+
+impl Drop for Server<'_> {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+#[test]
+fn a_server_ends_in_order_by_order_and_by_signal() {
+    let place = place().with_disk("disk.img", 1 << 20);
+    let arguments = "--socket a --socket b --control control --namespace file:disk.img --namespace null:1T,block=4096";
+    for signal in [None, Some(Signal::TERM), Some(Signal::INT)] {
+        let server = Server::start(&place, arguments, 2);
+        assert!(place.has("a") && place.has("b") && place.has("control"));
+        match signal {
+            None => assert_eq!(server.ctl("shutdown").text(), ""),
+            Some(signal) => server.signal(signal),
+        }
+        assert_eq!(server.wait(), (Some(0), String::new()), "{signal:?}");
+        assert!(!place.has("a") && !place.has("b") && !place.has("control"), "{signal:?}: the sockets are gone");
+    }
+}
+
+#[test]
+fn namespaces_come_change_and_go() {
+    let place = place().with_disk("disk.img", 1 << 20);
+    let server = Server::start(&place, "--socket a --control control --namespace ram:1M", 1);
+    let namespaces = || server.ctl("statistics").json()["namespaces"].clone();
+    assert_eq!(server.ctl("add file:disk.img,block=4096").text(), "2\n");
+    assert_eq!(server.ctl("add null:1G -n 7").text(), "7\n");
+    server.ctl("resize 1 2M").text();
+    server.ctl("remove 7").text();
+    let expected: Value = serde_json::json!([{ "nsid": 1, "blocks": 4096 }, { "nsid": 2, "blocks": 256 }]);
+    assert_eq!(namespaces(), expected);
+    server.ctl("resize 2 2M").text();
+    assert_eq!(place.read("disk.img").len(), 2 << 20, "the file grows with its namespace");
+    for (order, complaint) in [
+        ("remove 7", "there is no namespace 7"),
+        ("resize 1 1000", "1000 bytes are not a possible size"),
+        ("resize 1 huge", "size \"huge\": unknown unit"),
+        ("add ram", "a namespace is KIND:WHAT"),
+        ("add ram:1M -n 1", "namespace ram:1M: namespace 1 exists already"),
+        ("add file:none.img", "none.img: No such file"),
+        ("add file:disk.img", "another server uses this file"),
+    ] {
+        let said = server.ctl(order).complaint();
+        assert!(said.contains(complaint), "{order}: {said}");
+    }
+    // Once it is gone, the file may be used again.
+    server.ctl("remove 2").text();
+    assert_eq!(server.ctl("add file:disk.img").text(), "2\n");
+}
+
+#[test]
+fn faults_are_injected_where_they_are_ordered() {
+    let place = place();
+    place.write("plan.json", br#"{"rules":[{"when":{"command":{"opcode":2}},"then":{"fail":{"sct":2,"sc":129}}}]}"#);
+    place.write("odd.json", br#"{"rules":7}"#);
+    let server = Server::start(&place, "--socket a --socket b --control control --namespace ram:1M", 2);
+    assert_eq!(server.ctl("faults plan.json -o json").json()["controllers"], 2);
+    assert_eq!(server.ctl("faults plan.json --socket b -o json").json()["controllers"], 1);
+    assert_eq!(server.ctl("faults plan.json --socket c").complaint(), "c: no controller is served there");
+    assert!(server.ctl("faults odd.json").complaint().starts_with("odd.json: invalid type"));
+}
+
+#[test]
+fn orders_are_lines_of_json() {
+    let place = place();
+    let server = Server::start(&place, "--socket a --control control --namespace ram:1M", 1);
+    let mut stream = UnixStream::connect(place.path().join("control")).unwrap();
+    let mut answers = BufReader::new(stream.try_clone().unwrap());
+    let mut ask = |line: &str| {
+        stream.write_all(line.as_bytes()).unwrap();
+        let mut answer = String::new();
+        answers.read_line(&mut answer).unwrap();
+        serde_json::from_str::<Value>(&answer).unwrap()
+    };
+    assert_eq!(ask("{\"do\":\"resize\",\"nsid\":1,\"size\":2097152}\n"), serde_json::json!({"ok": {"blocks": 4096}}));
+    for wrong in
+        ["no json\n", "{}\n", "{\"do\":\"dance\"}\n", "{\"do\":\"remove\"}\n", "{\"do\":\"shutdown\",\"now\":1}\n"]
+    {
+        let answer = ask(wrong);
+        assert!(answer["error"].as_str().unwrap().starts_with("not an order"), "{wrong}: {answer}");
+    }
+    assert_eq!(ask("{\"do\":\"statistics\"}\n")["ok"]["controllers"][0]["connected"], false);
+    // Without end, a line is no order; the server goes on.
+    let endless = " ".repeat(1 << 20);
+    assert!(ask(&endless)["error"].as_str().unwrap().contains("more than 1048576 bytes"));
+    assert!(server.ctl("statistics").json()["namespaces"].is_array());
+}
+
+#[test]
+fn what_cannot_be_served_is_said_in_a_line() {
+    let place = place().with_disk("odd.img", 1000).with_disk("disk.img", 1 << 20);
+    place.write("file", b"precious");
+    let listening = UnixListener::bind(place.path().join("taken")).unwrap();
+    for (arguments, complaint) in [
+        ("--socket taken", "taken: another process serves this socket"),
+        ("--socket file", "file: there is a file of this name, and it is no socket"),
+        ("--socket no/socket", "no/socket: No such file or directory (os error 2)"),
+        ("--socket a --socket a", "a: given twice"),
+        ("--socket a --control a", "a: another process serves this socket"),
+        ("--socket a --namespace file:none.img", "namespace file:none.img: No such file or directory (os error 2)"),
+        (
+            "--socket a --namespace file:odd.img",
+            "namespace file:odd.img: odd.img: its 1000 bytes are not one or more whole blocks of 512",
+        ),
+        (
+            "--socket a --namespace ram:1000",
+            "namespace ram:1000: 1000 bytes are not a possible size: it is not a multiple of the block size, 512",
+        ),
+    ] {
+        let said = place.doorbell(&format!("serve {arguments}")).complaint();
+        assert!(said.starts_with(complaint), "{arguments}: {said}");
+        assert!(!place.has("a"), "{arguments}");
+    }
+    assert_eq!(place.read("file"), b"precious");
+    drop(listening);
+    let first = Server::start(&place, "--socket a --namespace file:disk.img", 1);
+    let said = place.doorbell("serve --socket b --namespace file:disk.img").complaint();
+    assert_eq!(said, "namespace file:disk.img: disk.img: another server uses this file");
+    drop(first);
+    for arguments in
+        ["", "--socket a --queues 65", "--socket a --mdts 17", "--socket a -n disk:1G", "--socket a -b 1000"]
+    {
+        place.doorbell(&format!("serve {arguments}")).usage();
+    }
+    let said = place.doorbell("ctl nowhere statistics").complaint();
+    assert_eq!(said, "nowhere: No such file or directory (os error 2)");
+}
