@@ -146,7 +146,7 @@ impl Core {
         self.stopped.notify(usize::MAX);
         self.issuers.wake_all();
         self.namespaces.close();
-        self.queues().iter().for_each(|queue| queue.close());
+        self.queues().iter().for_each(|queue| queue.close_for(lost.clone()));
         let mut stopped = self.stop_device().await;
         if self.device.check_present().is_err() {
             match self.device.release() {

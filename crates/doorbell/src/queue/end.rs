@@ -35,6 +35,12 @@ impl QueuePair {
         self.pool.close();
     }
 
+    /// As [`close`](Self::close), for a reason that who comes from now on is told.
+    pub(crate) fn close_for(&self, lost: Lost) {
+        let _ = self.lost.set(lost);
+        self.close();
+    }
+
     /// Ends every command without a result. Only when the device can no longer touch any of their memory, or that
     /// memory is leaked.
     pub(crate) fn give_up(&self, lost: Lost) {
