@@ -6,6 +6,7 @@ mod bench;
 mod ci;
 mod deny;
 mod duration;
+mod guest;
 mod instructions;
 mod licences;
 mod loom;
@@ -41,6 +42,8 @@ enum Task {
     Mutants(mutants::Arguments),
     /// Run the tests of rings, slots and locks under the model checker
     Loom(loom::Arguments),
+    /// Run the tests that need a Linux guest under QEMU
+    Guest(guest::Arguments),
     /// Count instructions and allocations per I/O, and fail if they grew
     Instructions(instructions::Arguments),
     /// Measure what an I/O costs, and write it to docs/benchmarks.md
@@ -66,6 +69,7 @@ fn run(task: Task) -> Result<()> {
         Task::Nightly(arguments) => nightly::run(&arguments),
         Task::Mutants(arguments) => mutants::run(&arguments),
         Task::Loom(arguments) => loom::run(&arguments),
+        Task::Guest(arguments) => guest::run(&arguments),
         Task::Instructions(arguments) => instructions::run(&arguments),
         Task::Bench => bench::run(),
         Task::Licences => licences::run(),

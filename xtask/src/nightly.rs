@@ -5,7 +5,7 @@ use clap::Args;
 
 use crate::steps::Steps;
 use crate::workspace::{TEST, cargo};
-use crate::{loom, mutants, tests};
+use crate::{guest, loom, mutants, tests};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -26,6 +26,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             tests::run(&mut command, total).map(drop)
         }),
         steps.step("loom", |total| loom::check(None, arguments.preemptions, total)),
+        steps.step("guest", guest::check_all),
         steps.step("mutants", |_| mutants::run(&mutants::Arguments::all())),
     ];
     steps.close(errors.into_iter().filter_map(Result::err))

@@ -2,8 +2,8 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
-use std::process::{Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -62,12 +62,63 @@ impl Finished {
 /// Ends what runs when the user asks this process to end: groups of their own get no Ctrl-C from the terminal.
 pub(crate) fn end_on_interrupt() -> Result<()> {
     ctrlc::set_handler(|| {
-        if let Some(group) = Pid::from_raw(RUNNING.load(Ordering::SeqCst)) {
-            let _ = kill_process_group(group, Signal::KILL);
+        let running = running();
+        for group in running.iter() {
+            let _ = kill_process_group(*group, Signal::KILL);
         }
+        // Still locked: nothing starts any more.
         std::process::exit(130);
     })
     .context("cannot watch for Ctrl-C")
+}
+
+/// A process that runs beside this one. It ends, with all it started, when this is dropped.
+pub(crate) struct Background {
+    child: Child,
+    group: Pid,
+    status: Option<ExitStatus>,
+}
+
+impl Background {
+    /// Starts a command in a group of its own. Its standard streams are those that the command was given.
+    pub(crate) fn start(command: &mut Command) -> Result<Self> {
+        let mut running = running();
+        let child = command.process_group(0).spawn();
+        let child = child.with_context(|| format!("cannot start `{}`", shown(command)))?;
+        let group = Pid::from_child(&child);
+        running.push(group);
+        Ok(Self { child, group, status: None })
+    }
+
+    /// Its standard streams are here, where they are pipes.
+    pub(crate) fn child(&mut self) -> &mut Child {
+        &mut self.child
+    }
+
+    /// Whether it ended by itself within this time.
+    pub(crate) fn ends_within(&self, limit: Duration) -> Result<bool> {
+        Ok(self.status.is_some() || wait(self.group, Instant::now() + limit)?)
+    }
+
+    /// Ends it, and whatever it left behind.
+    pub(crate) fn end(&mut self) -> Result<ExitStatus> {
+        if let Some(status) = self.status {
+            return Ok(status);
+        }
+        let mut running = running();
+        // The child is not reaped yet, so its group is still its own.
+        let _ = kill_process_group(self.group, Signal::KILL);
+        running.retain(|group| *group != self.group);
+        let status = self.child.wait().context("cannot wait for a child")?;
+        self.status = Some(status);
+        Ok(status)
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        let _ = self.end();
+    }
 }
 
 /// The command as a user would type it.
@@ -82,8 +133,12 @@ pub(crate) fn require_success(command: &Command, finished: &Finished) -> Result<
     Ok(())
 }
 
-/// The process group that runs now; 0 if none does.
-static RUNNING: AtomicI32 = AtomicI32::new(0);
+/// The process groups that run now.
+static RUNNING: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
+
+fn running() -> MutexGuard<'static, Vec<Pid>> {
+    RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 #[derive(Clone, Copy, PartialEq)]
 enum Output {
@@ -94,19 +149,14 @@ enum Output {
 
 fn start(command: &mut Command, limit: Duration, stdout: Output, stderr: Output) -> Result<Finished> {
     let pipe = |output| if output == Output::Pass { Stdio::inherit() } else { Stdio::piped() };
-    command.stdin(Stdio::null()).stdout(pipe(stdout)).stderr(pipe(stderr)).process_group(0);
-    let mut child = command.spawn().with_context(|| format!("cannot start `{}`", shown(command)))?;
-    let group = Pid::from_child(&child);
-    RUNNING.store(group.as_raw_pid(), Ordering::SeqCst);
-    let stdout = child.stdout.take().map(|pipe| keep(pipe, stdout == Output::Tee));
-    let stderr = child.stderr.take().map(|pipe| keep(pipe, false));
+    command.stdin(Stdio::null()).stdout(pipe(stdout)).stderr(pipe(stderr));
+    let mut process = Background::start(command)?;
+    let stdout = process.child().stdout.take().map(|pipe| keep(pipe, stdout == Output::Tee));
+    let stderr = process.child().stderr.take().map(|pipe| keep(pipe, false));
 
-    let ended = wait(group, Instant::now() + limit)?;
-    // Whatever it left behind goes too, or would keep the pipes open. The child is not reaped yet, so its group is
-    // still its own.
-    let _ = kill_process_group(group, Signal::KILL);
-    RUNNING.store(0, Ordering::SeqCst);
-    let status = child.wait().context("cannot wait for a child")?;
+    let ended = process.ends_within(limit)?;
+    // What it left behind would keep the pipes open.
+    let status = process.end()?;
     Ok(Finished { status: ended.then_some(status), stdout: kept(stdout), stderr: kept(stderr) })
 }
 

@@ -1,0 +1,61 @@
+//! `probe`: what the guest tests do with a drive that `doorbell` has no verb for. Prints a line of JSON for all that happens.
+#![forbid(unsafe_code)]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool")]
+
+mod disable;
+mod misdirect;
+mod watch;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use doorbell_device::Device;
+use doorbell_device::vfio::{VfioDevice, VfioOptions};
+
+/// What the guest tests do with a drive that `doorbell` has no verb for
+#[derive(Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Have the controller fetch a command from an address that is mapped to nothing
+    Misdirect {
+        /// pci:...
+        address: String,
+    },
+    /// Take the registers from a process that uses a drive
+    Disable {
+        /// The process
+        process: i32,
+    },
+    /// Write and read every namespace until told to stop, and tell what happens to them
+    Watch {
+        /// pci:...
+        address: String,
+    },
+}
+
+fn main() -> ExitCode {
+    let result = doorbell_device::sigbus::install().context("SIGBUS").and_then(|()| match Arguments::parse().verb {
+        Verb::Misdirect { address } => misdirect::run(&*open(&address)?),
+        Verb::Disable { process } => disable::run(process),
+        Verb::Watch { address } => watch::run(open(&address)?),
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("probe: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn open(address: &str) -> Result<Arc<dyn Device>> {
+    let options: VfioOptions = address.parse()?;
+    Ok(VfioDevice::open_with(options)?)
+}
