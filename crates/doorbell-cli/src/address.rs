@@ -7,6 +7,7 @@ use doorbell_device::Device;
 use doorbell_device::inprocess::Run;
 use doorbell_device::vfio::{VfioDevice, VfioOptions};
 use doorbell_emulator::EmulatedSpec;
+use doorbell_vfio_user::{VfioUserDevice, VfioUserOptions};
 
 /// A kind of device address.
 struct Scheme {
@@ -18,6 +19,7 @@ struct Scheme {
 /// Every kind there is.
 const SCHEMES: &[Scheme] = &[
     Scheme { name: "pci", example: "pci:0000:01:00.0", open: pci },
+    Scheme { name: "vfio-user", example: "vfio-user:/path/to/socket", open: vfio_user },
     Scheme { name: "emulated", example: "emulated:size=1G,block=4096", open: emulated },
 ];
 
@@ -30,6 +32,10 @@ Device address, such as pci:0000:01:00.0 or emulated:size=1G,block=4096
 
 pci:ADDRESS[,OPTION...]  a drive of this machine, bound to vfio-pci
   interface=group|iommufd, interrupts=msix|msi|intx|none, vectors=N
+
+vfio-user:PATH[,OPTION...]  a controller that another process serves at a socket
+  reconnect[=SECONDS]   wait so long (60) for a server that dies to come back
+  timeout=SECONDS, vectors=N
 
 emulated:KEY=VALUE,...  a controller in software, in this process:
   size=1G               in memory; gone when the command ends
@@ -56,6 +62,11 @@ pub(crate) fn open(address: &str) -> Result<Arc<dyn Device>> {
 fn pci(address: &str) -> Result<Arc<dyn Device>> {
     let options: VfioOptions = address.parse()?;
     Ok(VfioDevice::open_with(options)?)
+}
+
+fn vfio_user(address: &str) -> Result<Arc<dyn Device>> {
+    let options: VfioUserOptions = address.parse()?;
+    Ok(VfioUserDevice::open(options)?)
 }
 
 fn emulated(address: &str) -> Result<Arc<dyn Device>> {

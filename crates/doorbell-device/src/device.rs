@@ -26,6 +26,12 @@ pub trait Device: Send + Sync + 'static {
     /// Makes memory reachable for the device. It stays so until the last clone of what is returned goes.
     fn map(&self, request: MapRequest) -> Result<DmaMemory, DeviceError>;
 
+    /// As [`map`](Self::map), for memory that is to be reachable together, such as a guest's: a device with few mappings
+    /// may make one of several. All or none are mapped.
+    fn map_all(&self, requests: Vec<MapRequest>) -> Result<Vec<DmaMemory>, DeviceError> {
+        requests.into_iter().map(|request| self.map(request)).collect()
+    }
+
     /// New zeroed memory of at least `len` bytes, reachable for the device in both directions at an IOVA that is a
     /// multiple of `align`, a power of two.
     fn allocate(&self, len: usize, align: u64) -> Result<DmaMemory, DeviceError> {
@@ -55,6 +61,13 @@ pub trait Device: Send + Sync + 'static {
     /// [`DeviceError::Gone`], with the reason, if the device is known to be lost or is asked back. No register is read.
     fn check_present(&self) -> Result<(), DeviceError> {
         Ok(())
+    }
+
+    /// Whether a device that [`check_present`](Self::check_present) reports as lost may come back by itself: it is being
+    /// waited for. When it is back, `check_present` says so, and [`reset`](Self::reset) and all that follows work with
+    /// the memory, the doorbells and the interrupts there were. It then is as after a reset.
+    fn may_return(&self) -> bool {
+        false
     }
 
     /// Lets go of the device for good, so that whoever takes it away waits no longer. When it returns, the device

@@ -47,6 +47,9 @@ pub enum DeviceError {
     /// The device cannot do what was asked, and never will.
     #[error("the device does not support {0}")]
     Unsupported(&'static str),
+    /// What carries the device, such as the server of a vfio-user socket, does not keep to its protocol.
+    #[error("the device's other end broke the protocol: {0}")]
+    Misbehaved(String),
     /// The operating system refused.
     #[error("{what}: {source}")]
     Io {

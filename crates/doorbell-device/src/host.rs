@@ -180,6 +180,21 @@ impl HostMemory {
         Some(Self { _owner: Some(Arc::new(Owner::Parts(parts.into()))), ..memory })
     }
 
+    /// `len` bytes of it from `offset` on, both whole pages. All of it stays mapped as long as this lives.
+    pub fn part(&self, offset: usize, len: usize) -> Result<HostMemory, OutOfRange> {
+        let inside = offset.checked_add(len).is_some_and(|end| end <= self.len);
+        if !inside || len == 0 || !offset.is_multiple_of(PAGE) || !len.is_multiple_of(PAGE) {
+            return Err(self.out_of_range(offset, len));
+        }
+        let start = self.as_ptr().wrapping_add(offset);
+        let file = self.region.file_offset().and_then(|file| {
+            let begins = file.start().checked_add(offset as u64)?;
+            Some(FileOffset::from_arc(file.arc().clone(), begins))
+        });
+        let memory = Self::at(start, len, self.region.prot(), file).map_err(|_| self.out_of_range(offset, len))?;
+        Ok(Self { _owner: Some(Arc::new(Owner::Parts([self.clone()].into()))), ..memory })
+    }
+
     /// Memory that is there already, and that somebody else keeps there for as long as what is returned is used.
     fn at(start: *mut u8, len: usize, protection: i32, file: Option<FileOffset>) -> Result<Self, DeviceError> {
         let mut builder = MmapRegionBuilder::new(len).with_mmap_prot(protection).with_mmap_flags(MAP_SHARED);

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use doorbell_device::{DmaMemory, MapRequest};
+use doorbell_device::{DmaMemory, HostMemory, MapRequest};
 
 use crate::driver::Core;
 use crate::error::RequestError;
@@ -54,11 +54,11 @@ impl Core {
         // Guest addresses keep their place within the controller's pages, so that pages stay pages; 2 MiB keeps huge
         // pages too.
         let align = (self.page_size as u64).max(2 << 20);
-        let mut mappings = Vec::new();
-        for (gpa, host, access) in memory.regions() {
-            let request = MapRequest { host: host.clone(), access, align, offset: gpa % align };
-            mappings.push(self.device.map(request)?);
-        }
+        let request = |(gpa, host, access): (u64, &HostMemory, _)| {
+            let host = host.clone();
+            MapRequest { host, access, align, offset: gpa % align }
+        };
+        let mappings = self.device.map_all(memory.regions().map(request).collect())?;
         let iovas: Vec<u64> = mappings.iter().map(DmaMemory::iova).collect();
         let mut known = self.registrations.lock();
         known.last_key += 1;

@@ -3,13 +3,14 @@ use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, recvmsg, sendmsg,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, recvmsg, sendmsg, socket_with,
 };
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -86,6 +87,38 @@ impl Connection {
     pub fn new(stream: UnixStream, limits: Limits) -> Self {
         let limits = Limits { fds: limits.fds.min(MAX_FDS), ..limits };
         Self { stream, limits, incoming: Incoming::default(), outgoing: VecDeque::new() }
+    }
+
+    /// Connects to the socket at a path. A server that takes no connections is waited for, up to `timeout`.
+    pub fn connect(path: &Path, limits: Limits, timeout: Option<Duration>) -> Result<Self, ConnectionError> {
+        let what = "connecting";
+        let deadline = deadline(timeout);
+        let address = SocketAddrUnix::new(path).map_err(ConnectionError::io(what))?;
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None);
+        let socket = socket.map_err(ConnectionError::io(what))?;
+        loop {
+            match connect(&socket, &address) {
+                Ok(()) => return Ok(Self::new(UnixStream::from(socket), limits)),
+                // As many wait as the server lets wait.
+                Err(Errno::AGAIN) if deadline.is_none_or(|at| Instant::now() < at) => {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                Err(Errno::AGAIN) => return Err(ConnectionError::TimedOut),
+                Err(Errno::INTR) => {}
+                Err(e) => return Err(ConnectionError::io(what)(e)),
+            }
+        }
+    }
+
+    /// The same connection as two, so that one thread can send while another waits for messages: the first receives, the
+    /// second sends. Each goes on where this one was.
+    pub fn split(self) -> Result<(Self, Self), ConnectionError> {
+        let stream = self.stream.as_fd().try_clone_to_owned();
+        let stream = stream.map_err(|source| ConnectionError::Io { what: "duplicating a socket", source })?;
+        let Self { limits, outgoing, .. } = self;
+        let sending = Self { stream: stream.into(), limits, incoming: Incoming::default(), outgoing };
+        Ok((Self { outgoing: VecDeque::new(), ..self }, sending))
     }
 
     /// The next message, if all of it has come. Never waits.

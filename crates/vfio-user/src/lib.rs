@@ -1,8 +1,8 @@
 //! The vfio-user protocol: how a PCI device in one process is used by another, over a UNIX socket.
 //!
 //! [`wire`] holds the structures, [`Connection`] moves whole messages with their descriptors, [`Request`] and the types
-//! of [`reply`] check what is in them, [`Version`] is what both sides agree on first. [`Caller`] is a client's end: it
-//! sends a request and finds the reply to it. A server is written with [`Connection`] and [`Request`] alone, and never
+//! of [`reply`] check what is in them, [`Version`] is what both sides agree on first. [`Call`] is what a client asks for,
+//! [`Caller`] a client's end: it sends a request and finds the reply to it. A server is written with [`Connection`] and [`Request`] alone, and never
 //! has to wait.
 //!
 //! The peer is trusted in nothing. Sizes, counts, offsets and descriptors are checked before they are used, memory and
@@ -22,6 +22,7 @@
     )
 )]
 
+mod call;
 mod caller;
 mod connection;
 mod error;
@@ -30,7 +31,8 @@ mod request;
 mod version;
 pub mod wire;
 
-pub use caller::{Caller, Region};
+pub use call::{Call, Region};
+pub use caller::Caller;
 pub use connection::{Connection, Limits, Message};
 pub use error::{CallError, ConnectionError, Malformed};
 pub use request::{Request, Write};

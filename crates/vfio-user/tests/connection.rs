@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use vfio_user::wire::{Command, Header};
-use vfio_user::{CallError, Caller, Capabilities, Connection, ConnectionError, Limits};
+use vfio_user::{Call, CallError, Caller, Capabilities, Connection, ConnectionError, Limits};
 use zerocopy::IntoBytes;
 
 const SHORT: Option<Duration> = Some(Duration::from_millis(50));

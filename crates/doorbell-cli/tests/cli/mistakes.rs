@@ -8,12 +8,12 @@ use crate::harness::{Ran, data, doorbell, place};
 
 #[test]
 fn addresses_that_are_none() {
-    let scheme = doorbell("list-ns pci:0000:01:00.0").complaint();
-    assert_data_eq!(scheme, str![[r#"device address "pci:0000:01:00.0": there is no kind of device "pci"; [..]"#]]);
+    let scheme = doorbell("list-ns usb:1-2").complaint();
+    assert_data_eq!(scheme, str![[r#"device address "usb:1-2": there is no kind of device "usb"; [..]"#]]);
     let word = doorbell("id-ctrl disk").complaint();
     assert_data_eq!(
         word,
-        str![[r#"device address "disk": it names no kind of device; an address looks like emulated:[..]"#]]
+        str![[r#"device address "disk": it names no kind of device; an address looks like pci:[..]"#]]
     );
     let size = doorbell("id-ctrl emulated:size=1X").complaint();
     assert_data_eq!(size, str![[r#"device address "emulated:size=1X": size=1X is not possible: [..]"#]]);
@@ -22,6 +22,15 @@ fn addresses_that_are_none() {
         too_large,
         str![[r#"device address "emulated:size=99999999999999999999": size=[..] is not possible: [..]"#]]
     );
+}
+
+#[test]
+fn sockets_that_nobody_serves() {
+    let none = doorbell("id-ctrl vfio-user:/none.sock").complaint();
+    let missing = "connecting: No such file or directory (os error 2)";
+    assert_eq!(none, format!(r#"device address "vfio-user:/none.sock": {missing}"#));
+    let option = doorbell("id-ctrl vfio-user:/none.sock,again").complaint();
+    assert_data_eq!(option, str![[r#"device address "vfio-user:/none.sock,again": there is no option "again"; [..]"#]]);
 }
 
 #[test]

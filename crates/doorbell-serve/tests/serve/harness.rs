@@ -10,7 +10,7 @@ use doorbell_device::{HostMemory, Interrupt};
 use doorbell_emulator::{ControllerConfig, NamespaceConfig, Subsystem};
 use doorbell_serve::Endpoint;
 use vfio_user::wire::{self, irq, region};
-use vfio_user::{Caller, Capabilities, Connection, Limits};
+use vfio_user::{Call, Caller, Capabilities, Connection, Limits};
 
 /// How long a reply or a completion may take before the test fails.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);

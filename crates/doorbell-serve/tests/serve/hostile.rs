@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use doorbell_device::{HostMemory, Interrupt};
 use proptest::prelude::*;
 use vfio_user::wire::{self, Header};
-use vfio_user::{ConnectionError, Version};
+use vfio_user::{Call, ConnectionError, Version};
 use zerocopy::IntoBytes;
 
 use crate::harness::{PATIENCE, Server};

@@ -5,7 +5,7 @@ use std::os::unix::net::UnixListener;
 use doorbell_emulator::{ControllerConfig, NamespaceConfig, Subsystem};
 use doorbell_serve::{Endpoint, ServeError};
 use rustix::io::Errno;
-use vfio_user::{CallError, Caller, Capabilities};
+use vfio_user::{Call, CallError, Caller, Capabilities};
 
 use crate::harness::{DATA, Host, PATIENCE, Server, wait_for};
 

@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use doorbell_device::HostMemory;
 use rustix::io::Errno;
 use vfio_user::wire::{self, Command};
-use vfio_user::{CallError, Caller};
+use vfio_user::{Call, CallError, Caller};
 use zerocopy::IntoBytes;
 
 use crate::harness::{DATA, Host, IOVA, MEMORY, Server, share, wait_for};

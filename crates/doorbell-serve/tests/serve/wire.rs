@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use doorbell_device::Interrupt;
 use rustix::io::Errno;
 use vfio_user::wire::{self, Command, Header, irq, region};
-use vfio_user::{CallError, Caller};
+use vfio_user::{Call, CallError, Caller};
 use zerocopy::IntoBytes;
 
 use crate::harness::{DATA, Host, PATIENCE, Server, wait_for};
