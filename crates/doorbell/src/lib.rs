@@ -30,8 +30,8 @@ pub use error::{
 pub use manager::{ManagerError, NvmeManager};
 pub use memory::{DmaBuffer, GuestMemory, GuestMemoryBuilder, PAGE_SIZE, PagedRange};
 pub use namespace::{
-    BufferTransfer, LargeTransferError, LbaRange, Namespace, NamespaceId, NamespaceOptions, NamespaceView, Protection,
-    ReservationCapabilities, ReservationReport, SplitPlan, Transfer,
+    Batch, BufferTransfer, LargeTransferError, LbaRange, Namespace, NamespaceId, NamespaceOptions, NamespaceView,
+    Protection, ReservationCapabilities, ReservationReport, SplitPlan, Transfer,
 };
 pub use queue::{CommandState, Counters, QueueState};
 pub use runtime::{BoxFuture, InterruptWatch, Runtime, ThreadRuntime};

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 #![cfg(test)]
 
+mod batch;
 mod bench;
 mod bounce;
 mod bringup;

@@ -52,6 +52,8 @@ impl Core {
                 watched.clear();
                 continue;
             }
+            // Futures and batches that were leaked leave nothing behind a doorbell.
+            self.issuers.queues().iter().for_each(|queue| queue.sweep_unrung());
             self.remember_moment();
             watched = self.sweep(&watched);
             let now = self.options.runtime.now();

@@ -1,5 +1,6 @@
 //! The front end: a namespace, usable from any CPU.
 
+mod batch;
 mod commands;
 mod compare_write;
 mod copy;
@@ -11,6 +12,7 @@ mod split;
 mod table;
 mod transfer;
 
+pub use batch::Batch;
 pub use deallocate::LbaRange;
 pub(crate) use info::Seen;
 pub use info::{NamespaceId, Protection};

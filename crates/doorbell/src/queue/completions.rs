@@ -53,6 +53,9 @@ impl QueuePair {
         let mut own_waker = Some(context.waker().clone());
         let mut woken = Woken::new();
         let mut inner = self.lock.lock();
+        if !inner.unrung.is_nothing() {
+            self.ring_for_waiting(&mut inner);
+        }
         self.drain_locked(&mut inner, &mut woken);
         let slot = self.slots.at(token.slot);
         let result = match slot.state().0 {
@@ -123,8 +126,17 @@ impl QueuePair {
     /// Looks for completions and wakes who waits for them. If somebody else looks just now, that somebody looks again.
     /// Returns how many were found.
     pub(crate) fn drain(&self) -> usize {
+        self.look(true)
+    }
+
+    /// As [`drain`](Self::drain). `waits` says that it is not just a look besides.
+    #[inline(always)]
+    pub(super) fn look(&self, waits: bool) -> usize {
         let mut total = 0;
         while let Some(mut inner) = self.lock.try_lock_or_mark() {
+            if waits && inner.unrung.is_any() {
+                self.ring_for_looking(&mut inner);
+            }
             let mut woken = Woken::new();
             let found = self.drain_locked(&mut inner, &mut woken);
             let marked = self.release(inner);

@@ -48,6 +48,7 @@ impl QueuePair {
         self.locked(|inner| {
             inner.gate = Gate::Closed;
             inner.halted = true;
+            inner.unrung.forget();
             let mut rest = Rest { wakers: inner.waiting.wakers(), retired: true, ..Rest::default() };
             for index in 0..self.depth() {
                 let slot = self.slots.at(index);

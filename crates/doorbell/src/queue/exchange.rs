@@ -47,7 +47,11 @@ impl<'q> Exchange<'q> {
             match self.queue.pool().poll_take(bytes, &mut self.run_place, context) {
                 Poll::Ready(run) => self.run = Some(run),
                 Poll::Pending if self.queue.pool().is_closed() => {}
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => {
+                    // What holds the pages may be behind the doorbell.
+                    self.queue.tell_device();
+                    return Poll::Pending;
+                }
             }
         }
         Poll::Ready(())

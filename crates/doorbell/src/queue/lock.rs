@@ -27,6 +27,8 @@ const SPINS: u32 = 100;
 #[repr(align(64))]
 pub(crate) struct MarkedLock<T> {
     state: AtomicU32,
+    /// How many are about to get it, and do not sleep.
+    wanted: AtomicU32,
     value: UnsafeCell<T>,
     #[cfg(not(doorbell_loom))]
     unlocked: event_listener::Event,
@@ -44,6 +46,7 @@ impl<T> MarkedLock<T> {
     pub(crate) fn new(value: T) -> Self {
         Self {
             state: AtomicU32::new(FREE),
+            wanted: AtomicU32::new(0),
             value: UnsafeCell::new(value),
             #[cfg(not(doorbell_loom))]
             unlocked: event_listener::Event::new(),
@@ -57,6 +60,12 @@ impl<T> MarkedLock<T> {
             self.lock_contended();
         }
         Guard { lock: self }
+    }
+
+    /// Whether somebody is about to get the lock after the one who asks, its holder.
+    #[inline(always)]
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.wanted.load(Ordering::Relaxed) != 0
     }
 
     /// Takes the lock if it is free; if not, leaves a mark that the holder's [`Guard::release`] returns.
@@ -91,11 +100,14 @@ impl<T> MarkedLock<T> {
     fn lock_contended(&self) {
         use event_listener::Listener;
 
-        for _ in 0..SPINS {
-            if self.try_lock() {
-                return;
-            }
+        self.wanted.fetch_add(1, Ordering::Relaxed);
+        let locked = (0..SPINS).any(|_| {
             std::hint::spin_loop();
+            self.try_lock()
+        });
+        self.wanted.fetch_sub(1, Ordering::Relaxed);
+        if locked {
+            return;
         }
         loop {
             event_listener::listener!(self.unlocked => listener);
@@ -112,9 +124,11 @@ impl<T> MarkedLock<T> {
     #[cfg(doorbell_loom)]
     fn lock_contended(&self) {
         let _ = (SPINS, SLEEPER);
+        self.wanted.fetch_add(1, Ordering::Relaxed);
         while !self.try_lock() {
             loom::thread::yield_now();
         }
+        self.wanted.fetch_sub(1, Ordering::Relaxed);
     }
 
     #[inline(always)]

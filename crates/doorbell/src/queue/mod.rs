@@ -1,5 +1,6 @@
 //! Queue pairs: rings, slots, their memory, and waiting for them.
 
+mod batch;
 mod completions;
 mod end;
 mod exchange;
@@ -16,6 +17,7 @@ mod slots;
 mod waiting;
 mod words;
 
+pub(crate) use batch::Hold;
 pub(crate) use exchange::{Exchange, Refused, settled};
 pub(crate) use history::{Moments, replayable};
 pub use inspect::{CommandState, Counters, QueueState};

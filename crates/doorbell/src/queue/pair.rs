@@ -8,6 +8,7 @@ use doorbell_device::Doorbell;
 use event_listener::Event;
 use nvme_spec::Command;
 
+use super::batch::Unrung;
 use super::inspect::Counters;
 use super::lists::{List, Lists};
 use super::lock::{Guard, MarkedLock};
@@ -40,22 +41,24 @@ pub(crate) struct Begun<'q> {
     inner: Guard<'q, Inner>,
     slot: u16,
     waker: Waker,
+    /// Whose clone `waker` is.
+    task: &'q Waker,
 }
 
 impl Begun<'_> {
     /// Submits the command and rings.
     #[inline(always)]
     pub(crate) fn submit(self, notes: Notes, command: Command) -> Started {
-        let Self { queue, mut inner, slot, waker } = self;
+        let Self { queue, mut inner, slot, waker, task } = self;
         let token = queue.push(&mut inner, slot, command, notes, waker);
-        Started { token, looked: queue.ring_and_unlock(inner) }
+        Started { token, looked: queue.ring_and_unlock(inner, task) }
     }
 
     /// The command does not go out after all.
     #[cold]
     #[inline(never)]
     pub(crate) fn withdraw(self) {
-        let Self { queue, inner, slot, waker } = self;
+        let Self { queue, inner, slot, waker, .. } = self;
         queue.put_back(inner, &[slot]);
         drop(waker);
     }
@@ -184,6 +187,7 @@ pub(super) struct Inner {
     pub(super) retiring: usize,
     /// For [`QueuePair::unlock`] to do; made when needed, which is rare.
     pub(super) rest: Option<Box<Rest>>,
+    pub(super) unrung: Unrung,
     pub(super) counters: Counters,
 }
 
@@ -210,6 +214,7 @@ impl QueuePair {
             held: Vec::new(),
             retiring: 0,
             rest: None,
+            unrung: Unrung::default(),
             counters: Counters::default(),
         };
         rings::clear(&parts.submission, &parts.completion);
@@ -287,19 +292,19 @@ impl QueuePair {
             }
         };
         let token = self.push(&mut inner, slot, command, notes, own_waker);
-        let looked = self.ring_and_unlock(inner);
+        let looked = self.ring_and_unlock(inner, waker);
         Ok(Started { token, looked })
     }
 
     /// Takes lock and slot for a command that is ready, if there is a free slot that nobody waits for. Otherwise
     /// [`start`](Self::start) says why.
     #[inline(always)]
-    pub(crate) fn begin(&self, waker: &Waker) -> Option<Begun<'_>> {
+    pub(crate) fn begin<'q>(&'q self, task: &'q Waker) -> Option<Begun<'q>> {
         // Cloned before the lock; a clone may run foreign code.
-        let waker = waker.clone();
+        let waker = task.clone();
         let mut inner = self.lock.lock();
         match self.free_slot(&mut inner) {
-            Some(slot) => Some(Begun { queue: self, inner, slot, waker }),
+            Some(slot) => Some(Begun { queue: self, inner, slot, waker, task }),
             None => {
                 self.not_now(inner, waker);
                 None
@@ -348,7 +353,7 @@ impl QueuePair {
         let ([one, two], [waker_one, waker_two]) = (commands, own_wakers);
         let first = self.push(&mut inner, slots[0], one, notes[0], waker_one);
         let second = self.push(&mut inner, slots[1], two, notes[1], waker_two);
-        self.ring_and_unlock(inner);
+        self.ring_and_unlock(inner, waker);
         Ok([first, second])
     }
 
@@ -372,11 +377,17 @@ impl QueuePair {
         token
     }
 
-    /// Tells the device of what was pushed. `true` if completions were looked for after.
+    /// Tells the device of what was pushed, or leaves it behind the doorbell (`batch.rs`). `true` if completions were
+    /// looked for after.
     #[inline(always)]
-    fn ring_and_unlock(&self, mut inner: Guard<'_, Inner>) -> bool {
-        inner.counters.doorbells += 1;
-        self.sq_doorbell.ring(inner.sq.tail().into());
+    fn ring_and_unlock(&self, mut inner: Guard<'_, Inner>, waker: &Waker) -> bool {
+        if inner.unrung.is_nothing() && !self.lock.is_wanted() {
+            inner.counters.doorbells += 1;
+            self.sq_doorbell.ring(inner.sq.tail().into());
+        } else if self.ring_or_leave(&mut inner) {
+            self.unlock_and_come_back(inner, waker);
+            return false;
+        }
         let found = self.eager && inner.cq.is_posted(&self.completion);
         if self.release(inner) | found {
             self.look_again();
@@ -443,6 +454,8 @@ impl QueuePair {
             inner.rest().old_wakers.push(old_waker);
         }
         granted.ok_or_else(|| {
+            // What holds the slots may be behind the doorbell.
+            self.ring_for_waiting(inner);
             inner.counters.waited += 1;
             *place = Some(joined);
             NoSlot::Full
@@ -488,6 +501,7 @@ impl QueuePair {
     pub(super) fn locked(&self, act: impl FnOnce(&mut Inner)) {
         let mut inner = self.lock.lock();
         act(&mut inner);
+        self.ring_for_waiting(&mut inner);
         self.unlock(inner);
     }
 
@@ -503,12 +517,13 @@ impl QueuePair {
     #[inline(always)]
     #[must_use]
     pub(super) fn release(&self, inner: Guard<'_, Inner>) -> bool {
-        if inner.rest.is_some() { self.release_with_rest(inner) } else { inner.release() }
+        if inner.rest.is_some() || inner.unrung.is_any() { self.release_with_rest(inner) } else { inner.release() }
     }
 
     #[cold]
     #[inline(never)]
     fn release_with_rest(&self, mut inner: Guard<'_, Inner>) -> bool {
+        self.ring_before_unlock(&mut inner);
         let rest = inner.rest.take();
         let marked = inner.release();
         if let Some(rest) = rest {
@@ -520,7 +535,7 @@ impl QueuePair {
     #[cold]
     #[inline(never)]
     pub(super) fn look_again(&self) {
-        self.drain();
+        self.look(false);
     }
 }
 

@@ -61,6 +61,8 @@ impl QueuePair {
             inner.sq = SubmissionRing::new(entries);
             inner.cq = CompletionRing::new(entries);
             inner.halted = false;
+            // The device is told again of what is kept.
+            inner.unrung.forget();
             *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = None;
             let mut rest = inner.rest.take().unwrap_or_else(|| Box::new(Rest::default()));
             rest.retired = true;

@@ -34,6 +34,10 @@ impl Woken {
 }
 
 fn queue(depth: u16) -> Arc<QueuePair> {
+    queue_with(depth, Doorbell::from_fn(|_| {}))
+}
+
+fn queue_with(depth: u16, sq_doorbell: Doorbell) -> Arc<QueuePair> {
     let entries = usize::from(depth) + 1;
     let memory = DmaMemory::new(HostMemory::allocate(4096).unwrap(), 0x1000, || Ok(()));
     let parts = Parts {
@@ -44,7 +48,7 @@ fn queue(depth: u16) -> Arc<QueuePair> {
         slots: Words::model(depth.into()),
         lists: Lists { words: Words::model(usize::from(depth) * 8), words_per_slot: 8 },
         pool: Pool::new(memory, 4096),
-        sq_doorbell: Doorbell::from_fn(|_| {}),
+        sq_doorbell,
         cq_doorbell: Doorbell::from_fn(|_| {}),
     };
     Arc::new(QueuePair::new(parts, false, Box::new(|fault| panic!("{fault}"))))
@@ -266,5 +270,44 @@ fn loom_pair_a_reset_meets_a_submission() {
         }
         drop(exchange);
         assert!(all_free(&queue));
+    });
+}
+
+/// Of two that submit at once, one may leave its doorbell to the other, who waits for the lock: in the end the device is
+/// told of both.
+#[test]
+fn loom_pair_no_command_stays_behind_the_doorbell() {
+    loom::model(|| {
+        let rung = std::sync::Arc::new(AtomicUsize::new(0));
+        let bell = rung.clone();
+        let queue = queue_with(2, Doorbell::from_fn(move |tail| bell.store(tail as usize, StdOrdering::SeqCst)));
+        let other = queue.clone();
+        let other = thread::spawn(move || {
+            let mut exchange = Exchange::new(&other);
+            assert!(start(&mut exchange, Waker::noop()));
+            std::mem::forget(exchange);
+        });
+        let mut exchange = Exchange::new(&queue);
+        assert!(start(&mut exchange, Waker::noop()));
+        other.join().unwrap();
+        assert_eq!(rung.load(StdOrdering::SeqCst), 2);
+        std::mem::forget(exchange);
+    });
+}
+
+/// A doorbell that was left to who waits for the lock is rung also if that one has nothing to submit.
+#[test]
+fn loom_pair_who_waits_in_vain_rings() {
+    loom::model(|| {
+        let rung = std::sync::Arc::new(AtomicUsize::new(0));
+        let bell = rung.clone();
+        let queue = queue_with(1, Doorbell::from_fn(move |tail| bell.store(tail as usize, StdOrdering::SeqCst)));
+        let other = queue.clone();
+        let other = thread::spawn(move || drop(other.inspect()));
+        let mut exchange = Exchange::new(&queue);
+        assert!(start(&mut exchange, Waker::noop()));
+        other.join().unwrap();
+        assert_eq!(rung.load(StdOrdering::SeqCst), 1);
+        std::mem::forget(exchange);
     });
 }
