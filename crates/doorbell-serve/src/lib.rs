@@ -43,6 +43,8 @@ mod mappings;
 mod pace;
 mod pci;
 mod session;
+mod stepped;
 
 pub use endpoint::{Endpoint, Statistics};
 pub use listener::{Listener, ServeError};
+pub use stepped::Stepped;

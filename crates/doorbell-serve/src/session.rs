@@ -99,6 +99,10 @@ impl Session {
         f(&Host { dma: &self.mappings.space().view(), doorbells: &self.doorbells, interrupt: &raise })
     }
 
+    pub(crate) fn doorbells(&self) -> &HostMemory {
+        &self.doorbells
+    }
+
     /// Until when the controller must not run, if so.
     pub(crate) fn rests_until(&mut self) -> Option<Instant> {
         let (until, _) = self.rest?;

@@ -1,5 +1,6 @@
 //! Served controllers, seen from the client's end of the socket.
 
+mod corpus;
 mod foreign;
 mod harness;
 mod hostile;
