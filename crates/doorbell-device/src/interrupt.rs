@@ -60,7 +60,8 @@ impl Interrupt {
         Ok(Self::made(fd, Box::default(), Some(Box::new(unmask))))
     }
 
-    /// One that is signalled when any of `sources` is: to wait for all of them at once. Taking it takes them.
+    /// One that is signalled for as long as any of `sources` is: to wait for all of them at once. Taking it says how many
+    /// are, and leaves them signalled.
     pub fn any_of(sources: impl Into<Box<[Interrupt]>>) -> Result<Self, DeviceError> {
         let sources = sources.into();
         let fd = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(DeviceError::io("epoll_create"))?;
@@ -91,7 +92,7 @@ impl Interrupt {
     pub fn take(&self) -> u64 {
         let count = match &*self.inner.sources {
             [] => self.read(),
-            sources => sources.iter().fold(0, |sum: u64, source| sum.saturating_add(source.take())),
+            sources => sources.iter().filter(|source| source.is_raised()).count() as u64,
         };
         if count != 0 {
             self.tell(Signal::Taken(count));

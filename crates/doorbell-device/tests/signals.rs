@@ -65,3 +65,32 @@ fn a_doorbell_that_is_a_call_is_called() {
     doorbell.clone().ring(6);
     assert_eq!(sum.load(Ordering::Relaxed), 11);
 }
+
+#[test]
+fn any_of_several_interrupts_is_signalled_while_one_of_them_is() {
+    let sources = [Interrupt::new().unwrap(), Interrupt::new().unwrap()];
+    let any = Interrupt::any_of(sources.clone()).unwrap();
+    assert_eq!((any.take(), is_readable(&any)), (0, false));
+    sources[1].raise();
+    assert!(is_readable(&any) && any.is_raised());
+    // Whoever waits for all of them takes nothing away from whoever waits for one.
+    assert_eq!((any.take(), any.take(), sources[1].is_raised()), (1, 1, true));
+    any.raise();
+    assert_eq!((any.take(), sources[0].take(), sources[1].take()), (2, 1, 1));
+    assert_eq!((any.take(), is_readable(&any)), (0, false));
+}
+
+#[test]
+fn a_level_triggered_interrupt_is_unmasked_once_it_is_handled() {
+    let unmasked = Arc::new(AtomicU32::new(0));
+    let counts = unmasked.clone();
+    let interrupt = Interrupt::level_triggered(move || {
+        counts.fetch_add(1, Ordering::SeqCst);
+    });
+    let interrupt = interrupt.unwrap();
+    interrupt.raise();
+    assert_eq!((interrupt.take(), unmasked.load(Ordering::SeqCst)), (1, 0));
+    interrupt.handled();
+    assert_eq!(unmasked.load(Ordering::SeqCst), 1);
+    Interrupt::new().unwrap().handled();
+}

@@ -77,6 +77,11 @@ impl World {
         self.step().worked
     }
 
+    /// Looks at all interrupts again, since something other than a device of this world has raised one.
+    pub fn notice_interrupts(&self) {
+        self.runtime.wake_watchers();
+    }
+
     fn step(&self) -> Activity {
         let now = self.now();
         let devices = self.devices.lock().unwrap_or_else(PoisonError::into_inner).clone();

@@ -302,6 +302,12 @@ pub enum DeviceFailed {
     /// CSTS.CFS is set.
     #[error("it reports a fatal error (CSTS.CFS)")]
     Fatal,
+    /// CSTS.RDY is clear though nobody disabled it: it was reset by somebody else, or its registers are switched off.
+    #[error("it is not ready any more, and was not disabled by this driver (CSTS {csts:#x})")]
+    NotReady {
+        /// Controller Status.
+        csts: u32,
+    },
     /// Its registers read all ones: it is no longer there.
     #[error("its registers read all ones, it is gone")]
     Gone,

@@ -24,6 +24,7 @@ mod errors;
 mod events;
 mod hands;
 mod listing;
+mod loss;
 mod manager;
 mod memory;
 mod namespace;

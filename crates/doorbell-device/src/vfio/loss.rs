@@ -1,13 +1,12 @@
 //! Whether the device is still ours.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 
 use vfio_bindings::bindings::vfio;
 
 use super::function::Function;
 use super::vectors;
-use crate::interrupt::Signal;
 use crate::{DeviceError, Interrupt};
 
 /// The ways in which a device is lost.
@@ -20,7 +19,7 @@ const LET_GO: &str = "it was let go";
 /// Knows, from whichever source, that the device is lost, and for the first of the reasons.
 #[derive(Debug)]
 pub(super) struct Loss {
-    reason: Arc<OnceLock<String>>,
+    reason: OnceLock<String>,
     /// Whether its registers are of no use any more. Those of a device that is asked back are, to stop it with.
     unreachable: AtomicBool,
     /// What the system signals, or the handler of SIGBUS, or we do; and which reason that is.
@@ -30,19 +29,9 @@ pub(super) struct Loss {
 
 impl Loss {
     pub(super) fn new() -> Result<Self, DeviceError> {
-        let reason = Arc::new(OnceLock::new());
+        let reason = OnceLock::new();
         let sources =
             [(Interrupt::new()?, ASKED_BACK), (Interrupt::new()?, LINK_FAILED), (Interrupt::new()?, VANISHED)];
-        for (interrupt, because) in &sources {
-            let (reason, because) = (reason.clone(), *because);
-            // Whoever takes the signal leaves the reason for all others.
-            interrupt.watch(0, move |signal| {
-                if let Signal::Taken(_) = signal {
-                    reason.get_or_init(|| because.into());
-                }
-                true
-            });
-        }
         let any = Interrupt::any_of(sources.each_ref().map(|(interrupt, _)| interrupt.clone()))?;
         Ok(Self { reason, unreachable: AtomicBool::new(false), sources, any })
     }
@@ -92,7 +81,7 @@ impl Loss {
         DeviceError::Gone(known)
     }
 
-    /// The reason, if it is lost. Nothing is taken: others wait for the signal.
+    /// The reason, if it is lost. No signal is taken: it is for all who wait.
     pub(super) fn check(&self) -> Result<(), DeviceError> {
         if self.reason.get().is_none() {
             let raised = self.sources.iter().find(|(interrupt, _)| interrupt.is_raised());

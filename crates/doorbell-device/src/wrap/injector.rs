@@ -28,6 +28,8 @@ use crate::{Device, DeviceError, DmaMemory, Doorbell, Interrupt, MapRequest};
 pub struct FaultInjector {
     device: Arc<dyn Device>,
     state: Arc<Mutex<State>>,
+    /// Raised by [`lose`](Self::lose). There is none where the system has no more descriptors.
+    lost: Option<Interrupt>,
 }
 
 #[derive(Default)]
@@ -36,12 +38,16 @@ struct State {
     /// Doorbells that are held back, by offset, with what they were last rung with.
     delayed: BTreeMap<usize, (Doorbell, u32)>,
     live_mappings: usize,
+    /// Why the device is lost.
+    lost: Option<String>,
+    /// How many mappings there were when it was let go.
+    released_with: Option<usize>,
 }
 
 impl FaultInjector {
     /// `device`, failing by `plan`.
     pub fn new(device: Arc<dyn Device>, plan: impl IntoIterator<Item = impl Into<Rule>>) -> Arc<Self> {
-        let injector = Arc::new(Self { device, state: Arc::default() });
+        let injector = Arc::new(Self { device, state: Arc::default(), lost: Interrupt::new().ok() });
         plan.into_iter().for_each(|rule| injector.add(rule));
         injector
     }
@@ -49,6 +55,24 @@ impl FaultInjector {
     /// Adds a rule at the end of the plan.
     pub fn add(&self, rule: impl Into<Rule>) {
         lock(&self.state).plan.push(Running { rule: rule.into(), chances: 0, stuck: None });
+    }
+
+    /// Says that the device is lost, or asked back, for a reason. It works as before until it is let go.
+    pub fn lose(&self, reason: impl Into<String>) {
+        lock(&self.state).lost = Some(reason.into());
+        if let Some(lost) = &self.lost {
+            lost.raise();
+        }
+    }
+
+    /// How many mappings there are.
+    pub fn live_mappings(&self) -> usize {
+        lock(&self.state).live_mappings
+    }
+
+    /// How many mappings there were when the device was let go; `None` if it was not.
+    pub fn released_with(&self) -> Option<usize> {
+        lock(&self.state).released_with
     }
 
     /// Drops all rules. Doorbells that are held back stay so until they are released.
@@ -172,9 +196,6 @@ impl Device for FaultInjector {
     pass_on! {
         address() -> String;
         interrupt_count() -> u32;
-        loss() -> Option<Interrupt>;
-        check_present() -> Result<(), DeviceError>;
-        release() -> Result<(), DeviceError>;
     }
 
     fn read32(&self, offset: usize) -> Result<u32, DeviceError> {
@@ -224,6 +245,35 @@ impl Device for FaultInjector {
             fault.is_none()
         });
         Ok(interrupt)
+    }
+
+    fn loss(&self) -> Option<Interrupt> {
+        match (self.lost.clone(), self.device.loss()) {
+            (Some(own), Some(other)) => Interrupt::any_of([own, other]).ok(),
+            (own, other) => own.or(other),
+        }
+    }
+
+    fn check_present(&self) -> Result<(), DeviceError> {
+        match lock(&self.state).lost.clone() {
+            Some(reason) => Err(DeviceError::Gone(reason)),
+            None => self.device.check_present(),
+        }
+    }
+
+    /// A device that cannot be let go is reset instead: it touches no memory after that either.
+    fn release(&self) -> Result<(), DeviceError> {
+        match self.device.release() {
+            Err(DeviceError::Unsupported(_)) => self.device.reset()?,
+            result => result?,
+        }
+        let mut state = lock(&self.state);
+        let live = state.live_mappings;
+        state.released_with.get_or_insert(live);
+        let plan = std::mem::take(&mut state.plan);
+        let gone = Running { rule: Fault::KnownGone.into(), chances: 0, stuck: None };
+        state.plan = std::iter::once(gone).chain(plan).collect();
+        Ok(())
     }
 
     fn reset(&self) -> Result<(), DeviceError> {

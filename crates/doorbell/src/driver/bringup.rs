@@ -12,6 +12,7 @@ use super::admin::Admin;
 use super::core::{self, Core, Made};
 use super::failure::Failure;
 use super::issuers::Issuers;
+use super::loss;
 use super::options::{CompletionMode, DriverOptions, HostId};
 use super::queues::{self, Shape};
 use super::registers::Registers;
@@ -71,7 +72,12 @@ pub(crate) async fn bring_up(options: DriverOptions) -> Result<Arc<Core>, Driver
         let lost = failure.wait().await;
         Err(DriverError::command("bringing the controller up")(lost.into()))
     };
-    match futures_lite::future::or(broken, up).await {
+    // Nor for one that is taken away.
+    let taken = async {
+        failure.failed(loss::wait(&*options.device, &*options.runtime).await);
+        std::future::pending().await
+    };
+    match futures_lite::future::or(futures_lite::future::or(taken, broken), up).await {
         Ok(found) => {
             let layout = match found.identify.sgls.supported() {
                 1 => Layout { sgl: options.sgl, sgl_align_mask: 0, ..layout },
@@ -105,7 +111,14 @@ pub(crate) async fn bring_up(options: DriverOptions) -> Result<Arc<Core>, Driver
             Ok(core)
         }
         Err(error) => {
-            let stopped = registers.disable().await.is_ok() || options.device.reset().is_ok();
+            let mut stopped = registers.disable().await.is_ok() || options.device.reset().is_ok();
+            if options.device.check_present().is_err() {
+                // Somebody waits for it.
+                match options.device.release() {
+                    Ok(()) => stopped = true,
+                    Err(error) => tracing::error!(%error, "the device could not be let go"),
+                }
+            }
             stop.stop();
             admin.queue.give_up(crate::error::Lost::Shutdown);
             if !stopped {

@@ -72,8 +72,8 @@ impl NvmeDriver {
         runtime.spawn("queue maker", Box::pin(core.clone().make_queues()));
         runtime.spawn("guard", Box::pin(core.clone().guard()));
         runtime.spawn("watchdog", Box::pin(core.clone().watch_over()));
-        if let Some(loss) = core.device.loss() {
-            runtime.spawn("loss", Box::pin(core.clone().watch_for_loss(loss)));
+        if core.device.loss().is_some() {
+            runtime.spawn("loss", Box::pin(core.clone().watch_for_loss()));
         }
         let driver = Self { core };
         driver.core.learn_namespaces().await;

@@ -65,11 +65,11 @@ impl Core {
     ///
     /// # Errors
     /// Why it is to be given up: it cannot be stopped, or it failed again, which may be tried once more.
-    pub(crate) async fn recover(self: &Arc<Self>) -> Result<(), Lost> {
+    pub(crate) async fn recover(self: &Arc<Self>, failed: &Lost) -> Result<(), Lost> {
         self.failure.clear();
         self.queues().iter().for_each(|queue| queue.pause());
         let not_recovered = |reason: String| Lost::Failed(DeviceFailed::NotRecovered(reason));
-        if !self.stop_device().await.is_stopped() {
+        if !self.stop_device(failed).await.is_stopped() {
             return Err(not_recovered("it can be stopped neither by CC.EN nor by a function reset".into()));
         }
         self.after_stop();

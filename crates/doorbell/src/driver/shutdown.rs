@@ -6,8 +6,9 @@ use nvme_spec::AdminOpcode;
 
 use super::core::{ControllerState, Core};
 use super::events::ControllerEvent;
+use super::loss;
 use super::recovery::Resets;
-use crate::error::Lost;
+use crate::error::{DeviceFailed, Lost};
 use crate::queue::QueuePair;
 use crate::runtime::timeout;
 
@@ -54,7 +55,7 @@ impl Core {
         // What is being brought back comes back first, so that its commands end.
         self.wait_recovered().await;
         let queues = self.issuers.queues();
-        queues.iter().for_each(|queue| queue.close());
+        queues.iter().for_each(|queue| queue.close(Lost::Shutdown));
         let in_flight = async {
             for queue in &queues {
                 queue.retire(|_, _| true).await;
@@ -68,7 +69,7 @@ impl Core {
         match mode {
             ShutdownMode::Reset => self.take_down(true).await,
             ShutdownMode::LeaveEnabled => {
-                self.admin.queue.close();
+                self.admin.queue.close(Lost::Shutdown);
                 self.end(Left::Enabled, Lost::Shutdown, ControllerState::ShutDown);
             }
         }
@@ -98,11 +99,11 @@ impl Core {
                 }
             }
         }
-        self.admin.queue.close();
+        self.admin.queue.close(Lost::Shutdown);
         if orderly && let Err(error) = self.registers.shut_down(self.shutdown_wait()).await {
             tracing::warn!(%error, "the controller did not shut down in order");
         }
-        let stopped = self.stop_device().await;
+        let stopped = self.stop_device(&Lost::Shutdown).await;
         self.end(stopped, Lost::Shutdown, ControllerState::ShutDown);
     }
 
@@ -122,12 +123,17 @@ impl Core {
             }
             self.set_recovering(true);
             let recovered = loop {
+                // Perhaps it was lost while it was being brought back, or failed because it was.
+                if let Err(error) = self.device.check_present() {
+                    break Err(Lost::Failed(loss::failure(error)));
+                }
                 if !self.is_recoverable(&lost, &mut resets) {
                     break Err(lost);
                 }
-                tracing::warn!(reason = %crate::RequestError::from(lost), "resetting the controller");
-                match self.recover().await {
-                    Ok(()) => break Ok(()),
+                tracing::warn!(reason = %crate::RequestError::from(lost.clone()), "resetting the controller");
+                match self.recover(&lost).await {
+                    Ok(()) if self.device.check_present().is_ok() => break Ok(()),
+                    Ok(()) => lost = Lost::Failed(DeviceFailed::Gone),
                     Err(again) => lost = again,
                 }
             };
@@ -146,8 +152,8 @@ impl Core {
         self.stopped.notify(usize::MAX);
         self.issuers.wake_all();
         self.namespaces.close();
-        self.queues().iter().for_each(|queue| queue.close_for(lost.clone()));
-        let mut stopped = self.stop_device().await;
+        self.queues().iter().for_each(|queue| queue.close(lost.clone()));
+        let mut stopped = self.stop_device(&lost).await;
         if self.device.check_present().is_err() {
             match self.device.release() {
                 Ok(()) => stopped = Left::Stopped,
@@ -158,10 +164,15 @@ impl Core {
     }
 
     /// Makes sure that the device touches no memory any more: by disabling it, or by a function reset.
-    pub(crate) async fn stop_device(&self) -> Left {
-        match self.registers.disable().await {
-            Ok(()) => return Left::Stopped,
-            Err(error) => tracing::warn!(%error, "the controller could not be disabled, resetting the function"),
+    pub(crate) async fn stop_device(&self, lost: &Lost) -> Left {
+        if matches!(lost, Lost::Failed(DeviceFailed::NotReady { .. })) {
+            // It says that it is disabled already. Registers that read as zeroes say so too, so it is not believed.
+            tracing::warn!("resetting the function");
+        } else {
+            match self.registers.disable().await {
+                Ok(()) => return Left::Stopped,
+                Err(error) => tracing::warn!(%error, "the controller could not be disabled, resetting the function"),
+            }
         }
         match self.device.reset() {
             Ok(()) => Left::Stopped,

@@ -9,6 +9,7 @@ use doorbell_device::DeviceError;
 use nvme_spec::AdminOpcode;
 
 use super::core::{ControllerState, Core};
+use super::loss;
 use crate::error::DeviceFailed;
 
 /// How often it is looked which commands are still the same, where their time limit is long.
@@ -87,9 +88,16 @@ impl Core {
     /// What is to be done about the command that has been there longest.
     fn judge(&self, queue: u16, cid: u16, watch: &Watch, now: Duration, pause: Duration) -> Verdict {
         match self.registers.csts() {
-            Err(DeviceError::Gone(_)) => return Verdict::Failed(DeviceFailed::Gone),
+            Err(DeviceError::Gone(_)) => {
+                // A back end may know more than that the registers read all ones.
+                let known = self.device.check_present().err().map(loss::failure);
+                return Verdict::Failed(known.unwrap_or(DeviceFailed::Gone));
+            }
             Err(error) => return Verdict::Failed(DeviceFailed::Unreachable(error.to_string())),
             Ok(csts) if csts.cfs() => return Verdict::Failed(DeviceFailed::Fatal),
+            Ok(csts) if !csts.rdy() && self.is_up() => {
+                return Verdict::Failed(DeviceFailed::NotReady { csts: csts.into() });
+            }
             Ok(_) => {}
         }
         let waited = now.saturating_sub(watch.since);
@@ -105,6 +113,11 @@ impl Core {
             }
             _ => Verdict::Wait,
         }
+    }
+
+    /// Whether nobody is about to disable it, or to bring it up.
+    fn is_up(&self) -> bool {
+        self.state() == ControllerState::Running && !self.is_recovering()
     }
 
     /// Asks the controller to abort the commands whose time is up, as many at once as it takes (ACL). An Abort frees

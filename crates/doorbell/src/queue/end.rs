@@ -25,20 +25,15 @@ impl QueuePair {
         self.fault.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Takes no more commands; what is in flight goes on.
-    pub(crate) fn close(&self) {
+    /// Takes no more commands, for that reason; what is in flight goes on.
+    pub(crate) fn close(&self, lost: Lost) {
+        let _ = self.lost.set(lost);
         self.locked(|inner| {
             inner.gate = Gate::Closed;
             let wakers = inner.waiting.wakers();
             inner.rest().wakers = wakers;
         });
         self.pool.close();
-    }
-
-    /// As [`close`](Self::close), for a reason that who comes from now on is told.
-    pub(crate) fn close_for(&self, lost: Lost) {
-        let _ = self.lost.set(lost);
-        self.close();
     }
 
     /// Ends every command without a result. Only when the device can no longer touch any of their memory, or that
