@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use doorbell_device::{DmaMemory, HostMemory, MapRequest};
+use doorbell_device::{DeviceError, DmaMemory, HostMemory, MapRequest};
 
 use crate::driver::Core;
 use crate::error::RequestError;
@@ -58,7 +58,12 @@ impl Core {
             let host = host.clone();
             MapRequest { host, access, align, offset: gpa % align }
         };
-        let mappings = self.device.map_all(memory.regions().map(request).collect())?;
+        let mappings = self.device.map_all(memory.regions().map(request).collect()).map_err(|error| match error {
+            DeviceError::MappingLimit(reason) => DeviceError::MappingLimit(format!(
+                "{reason}; memory that is not registered goes through bounce buffers"
+            )),
+            error => error,
+        })?;
         let iovas: Vec<u64> = mappings.iter().map(DmaMemory::iova).collect();
         let mut known = self.registrations.lock();
         known.last_key += 1;

@@ -7,6 +7,7 @@ use nvme_spec::registers::offset;
 use super::bar::Bar;
 use super::function::Function;
 use super::loss::Loss;
+use super::merge::merge;
 use super::open::{self, Opened};
 use super::options::{Interface, InterruptKind, VfioOptions};
 use super::space::Space;
@@ -151,6 +152,15 @@ impl Device for VfioDevice {
 
     fn map(&self, request: MapRequest) -> Result<DmaMemory, DeviceError> {
         self.space.map(request)
+    }
+
+    fn map_all(&self, requests: Vec<MapRequest>) -> Result<Vec<DmaMemory>, DeviceError> {
+        let mut mapped = Vec::with_capacity(requests.len());
+        for group in merge(requests) {
+            let whole = self.space.map(group.request.clone())?;
+            mapped.extend(group.split(&whole));
+        }
+        Ok(mapped)
     }
 
     fn interrupt_count(&self) -> u32 {

@@ -27,6 +27,7 @@ mod function;
 mod iommu;
 mod iova;
 mod loss;
+mod merge;
 mod open;
 mod options;
 mod space;
