@@ -15,7 +15,7 @@ use doorbell_device::{HostMemory, Interrupt};
 use doorbell_emulator::{Controller, ControllerConfig, NamespaceConfig, Subsystem};
 use doorbell_serve::Stepped;
 use vfio_user::wire::{self, Header, SET_ACTION_TRIGGER, SET_DATA_EVENTFD};
-use vfio_user::{Caller, Capabilities, Connection, Limits, Request, Version, reply};
+use vfio_user::{Call, Caller, Capabilities, Connection, Limits, Request, Version, reply};
 use zerocopy::{FromBytes, IntoBytes};
 
 /// A message without a socket: what is in it.
