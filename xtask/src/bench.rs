@@ -18,20 +18,27 @@ const END: &str = "<!-- per_io: end -->";
 pub(crate) fn run() -> Result<()> {
     require(PACKAGE, "measures what an I/O costs")?;
     let path = root().join(PAGE);
-    let page = fs::read_to_string(&path).unwrap_or_else(|_| format!("# Benchmarks\n\n{BEGIN}\n{END}\n"));
-    ensure!(replaced(&page, "").is_some(), "{PAGE} lacks the line {BEGIN} or {END}");
+    let page = fs::read_to_string(&path).with_context(|| format!("{PAGE} cannot be read"))?;
+    ensure!(replaced(&page, "", BEGIN, END).is_some(), "{PAGE} lacks the line {BEGIN} or {END}");
 
     let table = process::output(&mut cargo(MEASURE.split_whitespace()))?;
     ensure!(!table.trim().is_empty(), "`per_io` measured nothing");
-    let section = format!("{}\n\n{}", table.trim_end(), machine()?);
-    let page = replaced(&page, &section).context("the page changed meanwhile")?;
+    keep(&format!("{}\n\n{}", table.trim_end(), machine()?), BEGIN, END)
+}
+
+/// Puts text between two marks of the page.
+pub(crate) fn keep(section: &str, begin: &str, end: &str) -> Result<()> {
+    let path = root().join(PAGE);
+    let page = fs::read_to_string(&path).with_context(|| format!("{PAGE} cannot be read"))?;
+    let page =
+        replaced(&page, section, begin, end).with_context(|| format!("{PAGE} lacks the line {begin} or {end}"))?;
     fs::write(&path, page).with_context(|| format!("{PAGE} cannot be written"))?;
     println!("{section}\n\nwritten to {PAGE}");
     Ok(())
 }
 
 /// Figures mean little without it.
-fn machine() -> Result<String> {
+pub(crate) fn machine() -> Result<String> {
     let compiler = process::output(Command::new("rustc").arg("--version"))?;
     let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     Ok(format!("On {}, with {}.", processor(&cpus), compiler.trim()))
@@ -49,10 +56,10 @@ fn processor(cpuinfo: &str) -> String {
 }
 
 /// The page with other text between its marks.
-fn replaced(page: &str, text: &str) -> Option<String> {
-    let (before, rest) = page.split_once(BEGIN)?;
-    let (_, after) = rest.split_once(END)?;
-    Some(format!("{before}{BEGIN}\n{text}\n{END}{after}"))
+fn replaced(page: &str, text: &str, begin: &str, end: &str) -> Option<String> {
+    let (before, rest) = page.split_once(begin)?;
+    let (_, after) = rest.split_once(end)?;
+    Some(format!("{before}{begin}\n{text}\n{end}{after}"))
 }
 
 #[cfg(test)]
@@ -62,8 +69,8 @@ mod unit {
     #[test]
     fn only_what_is_between_the_marks_changes() {
         let page = format!("# A\nb\n{BEGIN}\nold\n{END}\nc\n");
-        assert_eq!(replaced(&page, "new"), Some(format!("# A\nb\n{BEGIN}\nnew\n{END}\nc\n")));
-        assert_eq!(replaced("# A\n", "new"), None);
+        assert_eq!(replaced(&page, "new", BEGIN, END), Some(format!("# A\nb\n{BEGIN}\nnew\n{END}\nc\n")));
+        assert_eq!(replaced("# A\n", "new", BEGIN, END), None);
     }
 
     #[test]

@@ -2,8 +2,10 @@
 
 mod apt;
 mod catalog;
+mod compare;
 mod cpio;
 mod initrd;
+mod iommufd;
 mod kernel;
 mod lab;
 mod machine;
@@ -14,6 +16,7 @@ mod session;
 
 use std::collections::VecDeque;
 use std::fs;
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -26,7 +29,7 @@ use self::initrd::Programs;
 use self::lab::{Lab, Release};
 use self::session::Outcome;
 use crate::tests::Count;
-use crate::{duration, workspace};
+use crate::{bench, duration, workspace};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -36,6 +39,9 @@ pub(crate) struct Arguments {
     /// All combinations of the tests that vary something, not just those of every change
     #[arg(long)]
     all: bool,
+    /// Measure the kernel's driver and Doorbell side by side, and write the result to docs/benchmarks.md
+    #[arg(long, conflicts_with_all = ["filter", "all", "list"])]
+    compare: bool,
     /// List the tests
     #[arg(long)]
     list: bool,
@@ -53,7 +59,7 @@ pub(crate) struct Arguments {
 impl Default for Arguments {
     fn default() -> Self {
         let lab = Release::TrixieBackports;
-        Self { filter: None, all: false, list: false, lab, guests: GUESTS, log: false }
+        Self { filter: None, all: false, compare: false, list: false, lab, guests: GUESTS, log: false }
     }
 }
 
@@ -61,6 +67,9 @@ impl Default for Arguments {
 const GUESTS: usize = 2;
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    if arguments.compare {
+        return measure(arguments);
+    }
     if !arguments.list {
         return count(arguments, &mut Count::default());
     }
@@ -89,6 +98,31 @@ fn count(arguments: &Arguments, total: &mut Count) -> Result<()> {
     Ok(())
 }
 
+const BEGIN: &str = "<!-- guest: written by `cargo xtask guest --compare` -->";
+const END: &str = "<!-- guest: end -->";
+
+/// Has the guest measure, and keeps what it found.
+fn measure(arguments: &Arguments) -> Result<()> {
+    let catalog = Catalog::read()?;
+    let (lab, programs) = (Lab::ready(arguments.lab)?, programs::build(true)?);
+    let mut notes = Vec::new();
+    for test in catalog.tests.iter().filter(|test| test.measures) {
+        let machine = catalog.machines.iter().find(|machine| machine.name == test.machine);
+        let machine = machine.with_context(|| format!("{} has no machine", test.name))?;
+        let folder = folder(arguments, machine)?;
+        let mut failed = None;
+        session::run(&lab, machine, std::slice::from_ref(test), &programs, &folder, &mut |outcome| {
+            show(&outcome, arguments.log);
+            failed = outcome.failure;
+            notes.extend(outcome.notes);
+        });
+        ensure!(failed.is_none(), "{} failed", test.name);
+        fs::remove_dir_all(&folder).with_context(|| format!("{} cannot be removed", folder.display()))?;
+    }
+    let section = format!("{}\n{}, under emulation. {}", compare::table(&notes)?, lab.versions, bench::machine()?);
+    bench::keep(&section, BEGIN, END)
+}
+
 fn chosen(arguments: &Arguments, mut tests: Vec<Test>) -> Result<Vec<Test>> {
     tests.retain(|test| {
         let wanted = arguments.filter.as_ref().is_none_or(|part| full_name(test).contains(part));
@@ -102,7 +136,9 @@ fn run_tests(arguments: &Arguments, machines: &[Machine], tests: &[Test]) -> Res
     let lab = Lab::ready(arguments.lab)?;
     let programs = programs::build(false)?;
     println!("{}, {} tests", lab.versions, tests.len());
-    let here = |labs: &[String]| labs.is_empty() || labs.iter().any(|name| name == arguments.lab.name());
+    let here = |labs: &[String]| {
+        labs.is_empty() || labs.iter().any(|name| name == arguments.lab.name() || name == arguments.lab.base().name())
+    };
     let mut guests: VecDeque<(&Machine, Vec<Test>)> = VecDeque::new();
     for machine in machines {
         let its = tests.iter().filter(|test| test.machine == machine.name);
@@ -145,9 +181,7 @@ fn run_guest(
     programs: &Programs,
     count: &Mutex<Count>,
 ) -> Result<()> {
-    let folder = workspace::target().join("guest-run").join(arguments.lab.name()).join(&machine.name);
-    let _ = fs::remove_dir_all(&folder);
-    fs::create_dir_all(&folder).with_context(|| format!("{} cannot be made", folder.display()))?;
+    let folder = folder(arguments, machine)?;
     let begun = Instant::now();
     let mut failed = 0;
     session::run(lab, machine, tests, programs, &folder, &mut |outcome| {
@@ -164,6 +198,14 @@ fn run_guest(
         fs::remove_dir_all(&folder).with_context(|| format!("{} cannot be removed", folder.display()))?;
     }
     Ok(())
+}
+
+/// An empty folder for what a guest needs and leaves.
+fn folder(arguments: &Arguments, machine: &Machine) -> Result<PathBuf> {
+    let folder = workspace::target().join("guest-run").join(arguments.lab.name()).join(&machine.name);
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder).with_context(|| format!("{} cannot be made", folder.display()))?;
+    Ok(folder)
 }
 
 fn show(outcome: &Outcome, log: bool) {

@@ -67,7 +67,8 @@ impl Modules {
         Ok(())
     }
 
-    fn find(&mut self, folder: &Path) -> Result<()> {
+    /// Adds those below a folder, which take the place of others of their names.
+    pub(super) fn find(&mut self, folder: &Path) -> Result<()> {
         for entry in fs::read_dir(folder).with_context(|| format!("{} cannot be listed", folder.display()))? {
             let entry = entry?;
             let path = entry.path();

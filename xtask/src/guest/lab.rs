@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 
 use super::apt::Apt;
+use super::iommufd;
 use super::kernel::{self, Modules};
 use crate::{process, workspace};
 
@@ -26,6 +27,8 @@ pub(super) enum Release {
     TrixieBackports,
     /// Debian 12: QEMU 7.2, kernel 6.1
     Bookworm,
+    /// As trixie-backports, with iommufd, which its kernel lacks, built from its source; needs root
+    Iommufd,
 }
 
 impl Release {
@@ -33,12 +36,21 @@ impl Release {
         match self {
             Release::TrixieBackports => "trixie-backports",
             Release::Bookworm => "bookworm",
+            Release::Iommufd => "iommufd",
+        }
+    }
+
+    /// The release whose packages it is made of.
+    pub(super) fn base(self) -> Self {
+        match self {
+            Release::Iommufd => Release::TrixieBackports,
+            other => other,
         }
     }
 
     fn suites(self) -> &'static [&'static str] {
         match self {
-            Release::TrixieBackports => &["trixie", "trixie-backports"],
+            Release::TrixieBackports | Release::Iommufd => &["trixie", "trixie-backports"],
             Release::Bookworm => &["bookworm"],
         }
     }
@@ -47,6 +59,8 @@ impl Release {
 /// A lab that is ready.
 pub(super) struct Lab {
     folder: PathBuf,
+    /// Modules that take the place of the kernel's own.
+    rebuilt: Option<PathBuf>,
     /// What QEMU says of itself, and the kernel's version.
     pub(super) versions: String,
 }
@@ -54,18 +68,23 @@ pub(super) struct Lab {
 impl Lab {
     /// The lab that an earlier run made, or a new one.
     pub(super) fn ready(release: Release) -> Result<Self> {
-        let folder = workspace::target().join("guest-lab").join(format!("{}-{RECIPE}", release.name()));
-        let mut lab = Self { folder, versions: String::new() };
+        let folder = workspace::target().join("guest-lab").join(format!("{}-{RECIPE}", release.base().name()));
+        let mut lab = Self { folder, rebuilt: None, versions: String::new() };
         if !lab.folder.exists() {
-            println!("fetching QEMU, a kernel and tools of Debian {}", release.name());
-            make(release, &lab.folder).with_context(|| {
-                format!("the guest tests need packages of Debian {}, which cannot be had", release.name())
-            })?;
+            let name = release.base().name();
+            println!("fetching QEMU, a kernel and tools of Debian {name}");
+            make(release, &lab.folder)
+                .with_context(|| format!("the guest tests need packages of Debian {name}, which cannot be had"))?;
         }
         let qemu = process::output(lab.qemu().arg("--version"))?;
         let qemu = qemu.lines().next().unwrap_or_default().split(" (").next().unwrap_or_default();
         let kernel = only_entry(&lab.folder.join("root/usr/lib/modules"))?;
-        lab.versions = format!("{qemu}, Linux {}", kernel.file_name().unwrap_or_default().to_string_lossy());
+        let kernel = kernel.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        lab.versions = format!("{qemu}, Linux {kernel}");
+        if release == Release::Iommufd {
+            lab.rebuilt = Some(iommufd::modules(&kernel, release.suites())?);
+            lab.versions += " with iommufd";
+        }
         Ok(lab)
     }
 
@@ -74,7 +93,11 @@ impl Lab {
     }
 
     pub(super) fn modules(&self) -> Result<Modules> {
-        Modules::below(&only_entry(&self.root().join("usr/lib/modules"))?)
+        let mut modules = Modules::below(&only_entry(&self.root().join("usr/lib/modules"))?)?;
+        if let Some(folder) = &self.rebuilt {
+            modules.find(folder)?;
+        }
+        Ok(modules)
     }
 
     /// QEMU, ready for its arguments. It ends when the thread that starts it does.
@@ -139,7 +162,7 @@ fn make(release: Release, folder: &Path) -> Result<()> {
     let apt = Apt::new(&new.join("apt"), release.suites())?;
     apt.unpack_with_dependencies(PACKAGES, &root)?;
     match release {
-        Release::TrixieBackports => {
+        Release::TrixieBackports | Release::Iommufd => {
             let binary = apt.newest("linux-binary-", "+deb13-amd64")?;
             let modules = binary.replacen("binary", "modules", 1);
             apt.unpack(&[&binary, &modules], &root)?;
