@@ -27,7 +27,7 @@ const SPINS: u32 = 100;
 #[repr(align(64))]
 pub(crate) struct MarkedLock<T> {
     state: AtomicU32,
-    /// How many are about to get it, and do not sleep.
+    /// How many are about to get it by [`lock_in_line`](Self::lock_in_line), and do not sleep.
     wanted: AtomicU32,
     value: UnsafeCell<T>,
     #[cfg(not(doorbell_loom))]
@@ -60,6 +60,35 @@ impl<T> MarkedLock<T> {
             self.lock_contended();
         }
         Guard { lock: self }
+    }
+
+    /// Waits for the lock, and lets its holder know that somebody does who has the same to do.
+    #[inline(always)]
+    pub(crate) fn lock_in_line(&self) -> Guard<'_, T> {
+        if self.state.compare_exchange(FREE, LOCKED, Ordering::Acquire, Ordering::Relaxed).is_err() {
+            self.lock_contended_in_line();
+        }
+        Guard { lock: self }
+    }
+
+    #[cold]
+    fn lock_contended_in_line(&self) {
+        self.wanted.fetch_add(1, Ordering::Relaxed);
+        #[cfg(not(doorbell_loom))]
+        let locked = (0..SPINS).any(|_| {
+            std::hint::spin_loop();
+            self.try_lock()
+        });
+        #[cfg(doorbell_loom)]
+        let locked = {
+            self.lock_contended();
+            true
+        };
+        // Who sleeps takes too long for others to rely on it.
+        self.wanted.fetch_sub(1, Ordering::Relaxed);
+        if !locked {
+            self.lock_contended();
+        }
     }
 
     /// Whether somebody is about to get the lock after the one who asks, its holder.
@@ -100,14 +129,11 @@ impl<T> MarkedLock<T> {
     fn lock_contended(&self) {
         use event_listener::Listener;
 
-        self.wanted.fetch_add(1, Ordering::Relaxed);
-        let locked = (0..SPINS).any(|_| {
+        for _ in 0..SPINS {
+            if self.try_lock() {
+                return;
+            }
             std::hint::spin_loop();
-            self.try_lock()
-        });
-        self.wanted.fetch_sub(1, Ordering::Relaxed);
-        if locked {
-            return;
         }
         loop {
             event_listener::listener!(self.unlocked => listener);
@@ -124,11 +150,9 @@ impl<T> MarkedLock<T> {
     #[cfg(doorbell_loom)]
     fn lock_contended(&self) {
         let _ = (SPINS, SLEEPER);
-        self.wanted.fetch_add(1, Ordering::Relaxed);
         while !self.try_lock() {
             loom::thread::yield_now();
         }
-        self.wanted.fetch_sub(1, Ordering::Relaxed);
     }
 
     #[inline(always)]

@@ -272,7 +272,7 @@ impl QueuePair {
     ) -> Result<Started, StartError<E>> {
         // Cloned before the lock; a clone may run foreign code.
         let own_waker = waker.clone();
-        let mut inner = self.lock.lock();
+        let mut inner = self.lock.lock_in_line();
         let slot = if place.is_none() { self.free_slot(&mut inner) } else { None };
         let slot = match slot {
             Some(slot) => slot,
@@ -302,7 +302,7 @@ impl QueuePair {
     pub(crate) fn begin<'q>(&'q self, task: &'q Waker) -> Option<Begun<'q>> {
         // Cloned before the lock; a clone may run foreign code.
         let waker = task.clone();
-        let mut inner = self.lock.lock();
+        let mut inner = self.lock.lock_in_line();
         match self.free_slot(&mut inner) {
             Some(slot) => Some(Begun { queue: self, inner, slot, waker, task }),
             None => {
@@ -335,7 +335,7 @@ impl QueuePair {
         build: impl FnOnce([List<'_>; 2]) -> Result<[Command; 2], E>,
     ) -> Result<[Token; 2], StartError<E>> {
         let own_wakers = [waker.clone(), waker.clone()];
-        let mut inner = self.lock.lock();
+        let mut inner = self.lock.lock_in_line();
         let slots = match self.wait_for_slots(&mut inner, place, waker, 2) {
             Ok(slots) => [slots[0], slots[1]],
             Err(error) => {
