@@ -11,3 +11,4 @@ mod pci;
 mod registers;
 mod reservations;
 mod serve;
+mod vfio_user;

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::harness::{Place, Ran, place};
 
 /// A server that runs. It is ended in any case.
-struct Server<'a> {
+pub(crate) struct Server<'a> {
     place: &'a Place,
     child: Option<Child>,
     _stdout: BufReader<ChildStdout>,
@@ -18,7 +18,7 @@ struct Server<'a> {
 
 impl<'a> Server<'a> {
     /// Waits until `sockets` are served.
-    fn start(place: &'a Place, arguments: &str, sockets: usize) -> Self {
+    pub(crate) fn start(place: &'a Place, arguments: &str, sockets: usize) -> Self {
         let mut child = place.command(&format!("serve {arguments}")).spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         for _ in 0..sockets {
@@ -41,7 +41,7 @@ impl<'a> Server<'a> {
         (child.wait().unwrap().code(), said)
     }
 
-    fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         let child = self.child.as_ref().unwrap();
         kill_process(Pid::from_child(child), signal).unwrap();
     }

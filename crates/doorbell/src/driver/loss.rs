@@ -41,15 +41,18 @@ pub(crate) fn failure(error: DeviceError) -> DeviceFailed {
 }
 
 impl Core {
-    /// The life of the task that waits for the device to be lost.
+    /// The life of the task that waits for the device to be lost; again and again, if it may come back.
     pub(crate) async fn watch_for_loss(self: Arc<Self>) {
-        let lost = async { Some(wait(&*self.device, &*self.options.runtime).await) };
-        let ended = async {
-            self.wait_not_running().await;
-            None
+        let lost = async {
+            loop {
+                let lost = wait(&*self.device, &*self.options.runtime).await;
+                let awaited = self.device.may_return();
+                self.failure.failed(lost);
+                if !awaited {
+                    return;
+                }
+            }
         };
-        if let Some(lost) = futures_lite::future::or(lost, ended).await {
-            self.failure.failed(lost);
-        }
+        futures_lite::future::or(lost, self.wait_not_running()).await;
     }
 }

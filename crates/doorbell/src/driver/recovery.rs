@@ -9,13 +9,17 @@ use std::time::Duration;
 use nvme_spec::feature::FeatureId;
 
 use super::bringup::{self, Found};
-use super::core::Core;
+use super::core::{ControllerState, Core};
 use super::events::ControllerEvent;
+use super::loss;
 use crate::error::{DeviceFailed, Lost, RequestError};
 use crate::queue::{QueuePair, replayable};
 
 /// How often a namespace that cannot be identified for a passing reason is tried, ever more slowly.
 const LOOKS: u32 = 6;
+
+/// How often it is looked whether a device has come back.
+const LOOK_FOR_DEVICE: Duration = Duration::from_millis(20);
 
 /// The resets of late, for a limit on them.
 #[derive(Default)]
@@ -25,18 +29,22 @@ pub(crate) struct Resets {
 
 impl Core {
     /// Whether a failure is one after which the controller may be used again, and there is a try left. Of one that broke
-    /// the protocol nothing is believed until it was stopped; one that is gone has no second life.
+    /// the protocol nothing is believed until it was stopped; one that is gone has no second life, unless it says so.
     pub(crate) fn is_recoverable(&self, lost: &Lost, resets: &mut Resets) -> bool {
         if matches!(lost, Lost::Failed(DeviceFailed::ResetAsked)) {
             return true;
         }
-        let passing = matches!(
-            lost,
-            Lost::Misbehaved(_)
-                | Lost::Failed(
-                    DeviceFailed::Fatal | DeviceFailed::AdminTimeout { .. } | DeviceFailed::IoTimeout { .. }
-                )
-        );
+        let passing = match lost {
+            Lost::Misbehaved(_) => true,
+            Lost::Failed(DeviceFailed::Lost(_) | DeviceFailed::Gone | DeviceFailed::Unreachable(_)) => {
+                self.device.may_return()
+            }
+            Lost::Failed(failed) => matches!(
+                failed,
+                DeviceFailed::Fatal | DeviceFailed::AdminTimeout { .. } | DeviceFailed::IoTimeout { .. }
+            ),
+            Lost::Shutdown | Lost::Interrupted => false,
+        };
         let (now, policy) = (self.options.runtime.now(), self.options.recovery);
         resets.at.retain(|at| now.saturating_sub(*at) < policy.period);
         let room = resets.at.len() < policy.resets as usize;
@@ -68,6 +76,7 @@ impl Core {
     pub(crate) async fn recover(self: &Arc<Self>, failed: &Lost) -> Result<(), Lost> {
         self.failure.clear();
         self.queues().iter().for_each(|queue| queue.pause());
+        self.await_return().await?;
         let not_recovered = |reason: String| Lost::Failed(DeviceFailed::NotRecovered(reason));
         if !self.stop_device(failed).await.is_stopped() {
             return Err(not_recovered("it can be stopped neither by CC.EN nor by a function reset".into()));
@@ -79,6 +88,17 @@ impl Core {
         futures_lite::future::or(failed, back).await?;
         for queue in self.issuers.queues() {
             queue.resume(|nsid| self.namespaces.is_there(nsid));
+        }
+        Ok(())
+    }
+
+    /// Waits for a device that is lost and may come back, as long as it says that it may.
+    async fn await_return(&self) -> Result<(), Lost> {
+        while let Err(error) = self.device.check_present() {
+            if !self.device.may_return() || self.state() != ControllerState::Running {
+                return Err(Lost::Failed(loss::failure(error)));
+            }
+            crate::runtime::sleep(&*self.options.runtime, LOOK_FOR_DEVICE).await;
         }
         Ok(())
     }

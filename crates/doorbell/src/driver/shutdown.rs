@@ -125,7 +125,7 @@ impl Core {
             let recovered = loop {
                 // Perhaps it was lost while it was being brought back, or failed because it was.
                 if let Err(error) = self.device.check_present() {
-                    break Err(Lost::Failed(loss::failure(error)));
+                    lost = Lost::Failed(loss::failure(error));
                 }
                 if !self.is_recoverable(&lost, &mut resets) {
                     break Err(lost);
