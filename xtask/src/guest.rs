@@ -12,6 +12,7 @@ mod machine;
 mod pairwise;
 mod programs;
 mod qmp;
+mod served;
 mod session;
 
 use std::collections::VecDeque;

@@ -28,6 +28,10 @@ unplug() {
   ask "event DEVICE_DELETED $1"
 }
 
+# served WORD...: an order to the `doorbell serve` of this machine: `start`, `kill`, `end`, `folder`, or a verb
+# of `doorbell ctl`.
+served() { ask serve "$*"; }
+
 # The kernel ----------------------------------------------------------------------------------------------------------
 
 # load MODULE...: with what they depend on, in the order that the host found.

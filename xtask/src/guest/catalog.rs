@@ -49,9 +49,19 @@ pub(super) struct Machine {
     /// Further arguments of QEMU.
     #[serde(default)]
     pub(super) arguments: Vec<String>,
+    /// Arguments of a `doorbell serve` beside QEMU, which runs in the guest's folder.
+    #[serde(default)]
+    pub(super) serve: Vec<String>,
+    /// Whether there is an IOMMU.
+    #[serde(default = "iommu")]
+    pub(super) iommu: bool,
     /// The releases that have what the machine needs; all, if none is named.
     #[serde(default)]
     pub(super) labs: Vec<String>,
+}
+
+fn iommu() -> bool {
+    true
 }
 
 fn memory() -> u32 {

@@ -13,8 +13,10 @@ use anyhow::{Context, Result};
 use rustix::io::{FdFlags, fcntl_setfd};
 
 use super::catalog::Machine;
+use super::initrd::Programs;
 use super::lab::Lab;
 use super::qmp::Qmp;
+use super::served::Served;
 use crate::process::Background;
 
 /// What every guest's kernel is told. The log is long enough for what a test makes the kernel say. The timer is not tried
@@ -25,6 +27,8 @@ const APPEND: &str = "console=ttyS0 quiet no_timer_check intel_iommu=on iommu=no
 pub(super) struct Guest {
     process: Background,
     pub(super) qmp: Qmp,
+    /// The server of its devices, where it has one.
+    pub(super) served: Option<Served>,
     /// What the guest's harness says, a line each. Ends with the guest.
     pub(super) lines: Receiver<String>,
     to: UnixStream,
@@ -33,7 +37,13 @@ pub(super) struct Guest {
 
 impl Guest {
     /// Starts a machine. Its disks and logs are made in a folder.
-    pub(super) fn start(lab: &Lab, machine: &Machine, folder: &Path, initrd: &Path) -> Result<Self> {
+    pub(super) fn start(
+        lab: &Lab,
+        machine: &Machine,
+        programs: &Programs,
+        folder: &Path,
+        initrd: &Path,
+    ) -> Result<Self> {
         let mut command = lab.qemu();
         command.args([
             "-M",
@@ -54,7 +64,9 @@ impl Guest {
         let (ours, theirs) = UnixStream::pair().context("no line to the guest")?;
         fcntl_setfd(&theirs, FdFlags::empty()).context("no line to the guest")?;
         command.args(["-chardev", &format!("socket,id=guest,fd={}", theirs.as_raw_fd()), "-serial", "chardev:guest"]);
-        command.args(["-device", "intel-iommu,intremap=on,caching-mode=on"]);
+        if machine.iommu {
+            command.args(["-device", "intel-iommu,intremap=on,caching-mode=on"]);
+        }
         for (name, size) in &machine.disks {
             let disk = folder.join(format!("{name}.disk"));
             File::create(&disk)?.set_len(size << 20)?;
@@ -62,8 +74,17 @@ impl Guest {
             let file = format!("file.driver=file,file.filename={}", disk.display());
             command.args(["-blockdev", &format!("driver=raw,node-name={name},cache.no-flush=on,{file}")]);
         }
+        let mut served = None;
+        if !machine.serve.is_empty() {
+            let program = programs.iter().find(|(name, _)| name == "doorbell").context("there is no doorbell")?;
+            served = Some(Served::start(&program.1, folder, &machine.serve)?);
+            // Only memory that can be shared is of use to a device in another process.
+            let memory = format!("memory-backend-memfd,id=memory,size={}M,share=on", machine.memory);
+            command.args(["-object", &memory, "-machine", "memory-backend=memory"]);
+        }
         for device in &machine.devices {
-            command.args(["-device", device]);
+            // Sockets of a server are in the folder.
+            command.args(["-device", &device.replace("FOLDER", &folder.display().to_string())]);
         }
         command.args(&machine.arguments);
         let said = File::create(folder.join("qemu"))?;
@@ -75,7 +96,7 @@ impl Guest {
         let qmp = stdin.zip(stdout).context("QEMU has no standard streams").and_then(|(to, from)| Qmp::new(to, from));
         let qmp = qmp.with_context(|| format!("QEMU did not start: {}", log(folder, "qemu").trim()))?;
         let lines = read(ours.try_clone()?);
-        Ok(Self { process, qmp, lines, to: ours, folder: folder.to_owned() })
+        Ok(Self { process, qmp, served, lines, to: ours, folder: folder.to_owned() })
     }
 
     /// Says a line to the guest's harness.
@@ -85,7 +106,7 @@ impl Guest {
 
     /// What the guest's console showed, or QEMU said.
     pub(super) fn last_words(&self) -> String {
-        format!("{}{}", log(&self.folder, "console"), log(&self.folder, "qemu"))
+        ["console", "qemu", "serve"].map(|name| log(&self.folder, name)).concat()
     }
 
     pub(super) fn end(&mut self) -> Result<()> {

@@ -2,7 +2,7 @@
 //! host can do.
 //!
 //! A line of the guest begins with a word: `begin NAME`, `ok`, `fail REASON`, `log TEXT`, `note TEXT`, `end`; and
-//! `qmp COMMAND` and `event NAME DEVICE`, which are answered with one line.
+//! `qmp COMMAND`, `event NAME DEVICE` and `serve REQUEST`, which are answered with one line.
 
 use std::path::Path;
 use std::sync::mpsc::RecvTimeoutError;
@@ -63,7 +63,7 @@ pub(super) fn run(
 fn start(lab: &Lab, machine: &Machine, tests: &[Test], programs: &Programs, folder: &Path) -> Result<Guest> {
     let initrd = folder.join("initrd");
     initrd::write(&initrd, lab, machine, tests, programs)?;
-    Guest::start(lab, machine, folder, &initrd)
+    Guest::start(lab, machine, programs, folder, &initrd)
 }
 
 struct Session<'a> {
@@ -111,6 +111,11 @@ impl Session<'_> {
                 "event" => {
                     let (name, device) = rest.split_once(' ').unwrap_or((rest, ""));
                     let answer = guest.qmp.event(name, device, EVENT);
+                    guest.say(&answered(answer))?;
+                }
+                "serve" => {
+                    let served = guest.served.as_mut().context("nothing is served to this guest");
+                    let answer = served.and_then(|served| served.answer(rest));
                     guest.say(&answered(answer))?;
                 }
                 "end" => {

@@ -1,0 +1,77 @@
+//! A controller of Doorbell's own for a guest: `doorbell serve` beside QEMU, on the host.
+
+use std::fs;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+use crate::process::{self, Background};
+
+/// How long the server may take to start, to carry out an order, or to end.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A server, or what is needed to start it again.
+pub(super) struct Served {
+    process: Option<Background>,
+    program: PathBuf,
+    folder: PathBuf,
+    arguments: Vec<String>,
+}
+
+impl Served {
+    /// Starts the server in a guest's folder, where its sockets are.
+    pub(super) fn start(program: &Path, folder: &Path, arguments: &[String]) -> Result<Self> {
+        let arguments = arguments.to_vec();
+        let mut served = Self { process: None, program: program.into(), folder: folder.into(), arguments };
+        served.again()?;
+        Ok(served)
+    }
+
+    /// What the guest asks of the host: `start`, `kill`, `end`, `folder` (where its sockets are), or a verb of `doorbell ctl`. `end` waits until it has ended
+    /// in order.
+    pub(super) fn answer(&mut self, request: &str) -> Result<Value> {
+        match request {
+            "start" => self.again()?,
+            "kill" => drop(self.process.take().context("there is no server")?.end()?),
+            "end" => {
+                self.order("shutdown")?;
+                let process = self.process.take().context("there is no server")?;
+                ensure!(process.ends_within(PATIENCE)?, "the server does not end");
+            }
+            "folder" => return Ok(json!(self.folder)),
+            order => return self.order(order),
+        }
+        Ok(json!({}))
+    }
+
+    fn again(&mut self) -> Result<()> {
+        let mut command = Command::new(&self.program);
+        command.current_dir(&self.folder).args(["serve", "--control", "control"]).args(&self.arguments);
+        let log = fs::OpenOptions::new().create(true).append(true).open(self.folder.join("serve"))?;
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        let process = Background::start(&mut command)?;
+        let deadline = Instant::now() + PATIENCE;
+        // The control socket is made after the others; what a killed server left is refused until then.
+        while UnixStream::connect(self.folder.join("control")).is_err() {
+            let said = || fs::read_to_string(self.folder.join("serve")).unwrap_or_default();
+            ensure!(!process.ends_within(Duration::ZERO)?, "the server did not start: {}", said().trim());
+            ensure!(Instant::now() < deadline, "the server does not start");
+            thread::sleep(Duration::from_millis(20));
+        }
+        self.process = Some(process);
+        Ok(())
+    }
+
+    fn order(&self, order: &str) -> Result<Value> {
+        let mut command = Command::new(&self.program);
+        command.current_dir(&self.folder).args(["ctl", "control"]).args(order.split_whitespace()).args(["-o", "json"]);
+        let finished = process::observe(&mut command, PATIENCE)?;
+        ensure!(finished.succeeded(), "{} {}", finished.verdict(), finished.stderr.trim());
+        serde_json::from_str(&finished.stdout).context("no JSON")
+    }
+}
