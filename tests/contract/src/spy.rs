@@ -177,6 +177,10 @@ impl Device for Spy {
         self.device.check_present()
     }
 
+    fn may_return(&self) -> bool {
+        self.device.may_return()
+    }
+
     fn release(&self) -> Result<(), DeviceError> {
         self.device.release()
     }

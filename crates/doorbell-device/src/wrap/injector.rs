@@ -261,6 +261,11 @@ impl Device for FaultInjector {
         }
     }
 
+    /// What an injected fault has taken away stays away.
+    fn may_return(&self) -> bool {
+        lock(&self.state).lost.is_none() && self.device.may_return()
+    }
+
     /// A device that cannot be let go is reset instead: it touches no memory after that either.
     fn release(&self) -> Result<(), DeviceError> {
         match self.device.release() {

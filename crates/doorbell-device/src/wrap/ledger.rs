@@ -184,6 +184,7 @@ impl Device for DmaLedger {
         interrupt_count() -> u32;
         loss() -> Option<Interrupt>;
         check_present() -> Result<(), DeviceError>;
+        may_return() -> bool;
         release() -> Result<(), DeviceError>;
         interrupt(vector: u32) -> Result<Interrupt, DeviceError>;
     }
