@@ -77,7 +77,7 @@ fn table(functions: &[Function]) -> String {
         let devices: Vec<&str> = function.block_devices.iter().map(|device| &*device.name).collect();
         table.add_row([
             function.address.to_string(),
-            function.title(),
+            title(function),
             none_as_dash(function.driver.clone().unwrap_or_default()),
             function.iommu_group.map_or("-".into(), |group| group.to_string()),
             none_as_dash(members.join(" ")),
@@ -86,6 +86,13 @@ fn table(functions: &[Function]) -> String {
         ]);
     }
     table.trim_fmt().lines().map(|line| format!("{}\n", line.trim())).collect()
+}
+
+fn title(function: &Function) -> String {
+    match function.physical_function {
+        Some(physical) => format!("{}, virtual, of {physical}", function.title()),
+        None => function.title(),
+    }
 }
 
 /// Give a drive to VFIO, so that it can be driven from user space
@@ -101,7 +108,7 @@ pub(crate) struct Bind {
     /// The drive, such as 0000:01:00.0; doorbell list shows those there are
     #[arg(value_name = "ADDRESS", value_parser = function)]
     address: PciAddress,
-    /// Also if it is in use: what is not yet written to it is lost
+    /// Also if it is in use: whatever uses it loses it, and what is not yet written to it is lost
     #[arg(short, long)]
     force: bool,
     #[command(flatten)]
@@ -110,8 +117,9 @@ pub(crate) struct Bind {
 
 impl Bind {
     pub(crate) fn run(&self, global: &Global) -> Result<()> {
-        let bound = pci::bind(&self.machine.files(), self.address, self.force)?;
-        say(global, self.address, &bound)
+        let files = self.machine.files();
+        let bound = pci::bind(&files, self.address, self.force)?;
+        say(global, &files, self.address, &bound)
     }
 }
 
@@ -135,25 +143,40 @@ pub(crate) struct Unbind {
 
 impl Unbind {
     pub(crate) fn run(&self, global: &Global) -> Result<()> {
-        let bound = pci::unbind(&self.machine.files(), self.address, self.force)?;
-        say(global, self.address, &bound)
+        let files = self.machine.files();
+        let bound = pci::unbind(&files, self.address, self.force)?;
+        say(global, &files, self.address, &bound)
     }
 }
 
-fn say(global: &Global, address: PciAddress, bound: &Bound) -> Result<()> {
+fn say(global: &Global, files: &Sysfs, address: PciAddress, bound: &Bound) -> Result<()> {
     let (driver, before) = match bound {
         Bound::Now(driver, before) => (driver, before.as_deref()),
         Bound::Already(driver) => (driver, Some(&**driver)),
     };
     let changed = matches!(bound, Bound::Now(..));
+    // Another function of its group may still keep a drive from being used that VFIO has.
+    let others = || pci::find(files, address).ok().filter(|function| function.vfio_driver().is_some());
+    let obstacle = others().and_then(|function| function.obstacle());
     output::print_either(
         global.output_format,
-        || match (changed, before) {
-            (false, _) => format!("{address}: {driver} has it already"),
-            (true, Some(before)) => format!("{address}: {driver} has it now, {before} had it before"),
-            (true, None) => format!("{address}: {driver} has it now"),
+        || {
+            let now = match (changed, before) {
+                (false, _) => format!("{address}: {driver} has it already"),
+                (true, Some(before)) => format!("{address}: {driver} has it now, {before} had it before"),
+                (true, None) => format!("{address}: {driver} has it now"),
+            };
+            match &obstacle {
+                Some(obstacle) => format!("{now}\n{address}: it is of no use yet: {obstacle}"),
+                None => now,
+            }
         },
-        || json!({ "address": address.to_string(), "driver": driver, "before": before, "changed": changed }),
+        || {
+            json!({
+                "address": address.to_string(), "driver": driver, "before": before, "changed": changed,
+                "obstacle": obstacle,
+            })
+        },
     )
 }
 
@@ -176,7 +199,7 @@ pub(crate) struct Doctor {
 
 impl Doctor {
     pub(crate) fn run(&self, global: &Global) -> Result<()> {
-        let checks = pci::diagnose(&self.machine.files(), Limits::of_this_process(), self.address)?;
+        let checks = pci::diagnose(&self.machine.files(), Limits::of_this_process(), self.address);
         match global.output_format {
             Format::Json => output::print_json(&serde_json::to_value(&checks)?)?,
             Format::Normal => {

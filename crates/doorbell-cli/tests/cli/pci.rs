@@ -93,3 +93,43 @@ fn doctor_names_the_obstacle_and_what_removes_it() {
     let driver = checks.as_array().unwrap().iter().find(|check| check["name"] == "driver").unwrap();
     assert_eq!(driver["finding"], "problem");
 }
+
+#[test]
+fn doctor_says_that_a_drive_is_not_there() {
+    let ran = machine().doorbell("doctor 02:00.0 --sysfs root -o json");
+    assert_eq!(ran.status, Some(1), "{ran:?}");
+    let checks: serde_json::Value = serde_json::from_slice(&ran.stdout).unwrap();
+    let function = checks.as_array().unwrap().iter().find(|check| check["name"] == "function").unwrap();
+    assert_eq!(function["what"], "there is no PCI function 0000:02:00.0");
+    assert_eq!(function["finding"], "problem");
+}
+
+#[test]
+fn bind_says_that_another_function_of_the_group_is_in_the_way() {
+    let machine = machine();
+    let root = machine.path().join("root");
+    let other = root.join("sys/bus/pci/devices/0000:01:00.1");
+    fs::create_dir_all(root.join("sys/kernel/iommu_groups/7/devices/0000:01:00.1")).unwrap();
+    fs::create_dir_all(&other).unwrap();
+    fs::write(other.join("class"), "0x020000\n").unwrap();
+    symlink(root.join("sys/bus/pci/drivers/nic"), other.join("driver")).unwrap();
+    let drive = root.join("sys/bus/pci/devices/0000:01:00.0/driver");
+    fs::remove_file(&drive).unwrap();
+    symlink(root.join("sys/bus/pci/drivers/vfio-pci"), drive).unwrap();
+    let text = machine.doorbell("bind 01:00.0 --sysfs root").text();
+    assert!(text.starts_with("0000:01:00.0: vfio-pci has it already\n"), "{text}");
+    assert!(text.contains("0000:01:00.1 of its group is nic's"), "{text}");
+    let json = machine.doorbell("bind 01:00.0 --sysfs root -o json").json();
+    assert_eq!((&json["changed"], &json["driver"]), (&false.into(), &"vfio-pci".into()));
+    assert_eq!(json["obstacle"], "0000:01:00.1 of its group is nic's");
+}
+
+#[test]
+fn list_says_of_whom_a_function_is_a_virtual_one() {
+    let machine = machine();
+    let device = machine.path().join("root/sys/bus/pci/devices/0000:01:00.0");
+    symlink("../0000:00:09.0", device.join("physfn")).unwrap();
+    let text = machine.doorbell("list --sysfs root").text();
+    assert!(text.contains("A Fast Drive, virtual, of 0000:00:09.0"), "{text}");
+    assert_eq!(machine.doorbell("list --sysfs root -o json").json()[0]["physical_function"], "0000:00:09.0");
+}

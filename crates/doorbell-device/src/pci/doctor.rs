@@ -5,10 +5,18 @@ use rustix::process::{Resource, getrlimit};
 
 use super::bind::holders;
 use super::function::find;
-use super::{Function, PciAddress, PciError, Sysfs};
+use super::processes::in_words;
+use super::{Function, Member, PciAddress, Sysfs};
 
-/// Memory that one controller with few queues needs to lock; guest memory comes on top.
-const MEMORY_NEEDED: u64 = 64 << 20;
+/// What a driver locks with one I/O queue pair of 256 entries, rounded up; the figures are those of the error that a
+/// lower limit leads to.
+const LEAST_MEMORY: u64 = 1 << 20;
+/// Enough for the queue pairs of 64 CPUs and some buffers. A guest's memory comes on top.
+const AMPLE_MEMORY: u64 = 64 << 20;
+/// Intel VT-d, Extended Capability Register, bit 3: interrupt remapping.
+const REMAPS_INTERRUPTS: u64 = 1 << 3;
+/// The capability that makes a process free of the limit on locked memory (CAP_IPC_LOCK).
+const MAY_LOCK: u32 = 14;
 const HUGE_PAGES: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB";
 
 /// How something was found.
@@ -41,14 +49,17 @@ pub struct Check {
 pub struct Limits {
     /// Bytes of memory that may be locked (RLIMIT_MEMLOCK); `None` for any number.
     pub memlock: Option<u64>,
-    /// Whether that limit holds for this process: not for root.
+    /// Whether this process is free of that limit (CAP_IPC_LOCK).
     pub privileged: bool,
 }
 
 impl Limits {
     /// Those of this process.
     pub fn of_this_process() -> Self {
-        let privileged = rustix::process::geteuid().is_root();
+        let status = Sysfs::default().text("/proc/self/status").unwrap_or_default();
+        let privileged = status.lines().find_map(|line| line.strip_prefix("CapEff:")).is_some_and(|capabilities| {
+            u64::from_str_radix(capabilities.trim(), 16).is_ok_and(|bits| bits >> MAY_LOCK & 1 != 0)
+        });
         Self { memlock: getrlimit(Resource::Memlock).current, privileged }
     }
 }
@@ -66,16 +77,16 @@ fn problem(name: &'static str, what: impl Into<String>, remedy: impl Into<String
 }
 
 /// Looks at everything that driving a function takes; without an address, at what all of them need.
-///
-/// # Errors
-/// [`PciError`]: there is no such function, or it is no NVMe controller.
-pub fn diagnose(sysfs: &Sysfs, limits: Limits, address: Option<PciAddress>) -> Result<Vec<Check>, PciError> {
-    let function = address.map(|address| find(sysfs, address)).transpose()?;
+pub fn diagnose(sysfs: &Sysfs, limits: Limits, address: Option<PciAddress>) -> Vec<Check> {
     let mut checks = vec![iommu(sysfs), module(sysfs), interface(sysfs), memlock(limits), huge_pages(sysfs)];
-    if let Some(function) = &function {
-        checks.extend(of_function(sysfs, function));
+    match address.map(|address| find(sysfs, address)) {
+        None => {}
+        Some(Ok(function)) => checks.extend(of_function(sysfs, &function)),
+        Some(Err(error)) => {
+            checks.push(problem("function", error.to_string(), "doorbell list shows those there are"));
+        }
     }
-    Ok(checks)
+    checks
 }
 
 fn iommu(sysfs: &Sysfs) -> Check {
@@ -99,29 +110,42 @@ fn module(sysfs: &Sysfs) -> Check {
 
 fn interface(sysfs: &Sysfs) -> Check {
     let name = "interface";
-    match (sysfs.exists("/dev/iommu"), sysfs.exists("/dev/vfio/vfio")) {
+    // The node of containers comes with VFIO, what makes it useful with another module.
+    let container = sysfs.exists("/dev/vfio/vfio");
+    let is_useful = sysfs.exists("/sys/module/vfio_iommu_type1");
+    match (sysfs.exists("/dev/iommu"), container) {
         (true, true) => ok(name, "iommufd (/dev/iommu) and container (/dev/vfio/vfio)"),
         (true, false) => ok(name, "iommufd (/dev/iommu)"),
-        (false, true) => ok(name, "container (/dev/vfio/vfio)"),
+        (false, true) if is_useful => ok(name, "container (/dev/vfio/vfio)"),
+        (false, true) => problem(name, "the module of containers is not loaded", "modprobe vfio_iommu_type1"),
         (false, false) => problem(name, "neither /dev/iommu nor /dev/vfio/vfio is there", "modprobe vfio_iommu_type1"),
     }
 }
 
 fn memlock(limits: Limits) -> Check {
     let name = "locked memory";
+    let remedy = "ulimit -l unlimited, after a line like `@disk - memlock unlimited` in /etc/security/limits.conf \
+                  (LimitMEMLOCK=infinity in a systemd unit)";
     match limits.memlock {
         None => ok(name, "no limit"),
-        Some(_) if limits.privileged => ok(name, "no limit for this user"),
-        Some(limit) if limit >= MEMORY_NEEDED => ok(name, format!("up to {} MiB", limit >> 20)),
+        Some(_) if limits.privileged => ok(name, "no limit for this process"),
+        Some(limit) if limit >= AMPLE_MEMORY => ok(name, format!("up to {} MiB", limit >> 20)),
+        Some(limit) if limit >= LEAST_MEMORY => warning(
+            name,
+            format!(
+                "at most {} KiB: a driver takes 1 MiB for each CPU, and all memory that is registered",
+                limit >> 10
+            ),
+            remedy,
+        ),
         Some(limit) => problem(
             name,
             format!(
-                "at most {} KiB; a driver needs about {} MiB, and as much as a guest has",
+                "at most {} KiB: a driver takes {} KiB for its first queues alone",
                 limit >> 10,
-                MEMORY_NEEDED >> 20
+                LEAST_MEMORY >> 10
             ),
-            "ulimit -l unlimited, after a line like `@disk - memlock unlimited` in /etc/security/limits.conf \
-             (LimitMEMLOCK=infinity in a systemd unit)",
+            remedy,
         ),
     }
 }
@@ -152,7 +176,8 @@ fn of_function(sysfs: &Sysfs, function: &Function) -> Vec<Check> {
     });
     checks.push(driver(function));
     checks.push(group(function));
-    if let (Some(group), Some("vfio-pci")) = (function.iommu_group, function.driver.as_deref()) {
+    checks.extend(interrupts(sysfs, function));
+    if let (Some(group), Some(_)) = (function.iommu_group, function.vfio_driver()) {
         checks.push(node(sysfs, function, group));
         checks.push(open(sysfs, function));
     }
@@ -162,7 +187,7 @@ fn of_function(sysfs: &Sysfs, function: &Function) -> Vec<Check> {
 fn driver(function: &Function) -> Check {
     let (name, address) = ("driver", function.address);
     match function.driver.as_deref() {
-        Some("vfio-pci") => ok(name, "vfio-pci"),
+        Some(driver) if driver.contains("vfio") => ok(name, driver),
         Some(driver) => {
             let uses: Vec<String> = function.uses().iter().map(ToString::to_string).collect();
             match uses.is_empty() {
@@ -191,21 +216,49 @@ fn group(function: &Function) -> Check {
             ok(name, format!("{group}, with {}, which nobody uses", members.join(" and ")))
         }
         Some(first) => {
-            let all: Vec<String> = std::iter::once(first)
-                .chain(blockers)
-                .map(|member| format!("{} ({})", member.address, member.driver.as_deref().unwrap_or("no driver")))
-                .collect();
+            let all: Vec<&Member> = std::iter::once(first).chain(blockers).collect();
+            let names = all
+                .iter()
+                .map(|member| format!("{} ({})", member.address, member.driver.as_deref().unwrap_or("no driver")));
+            let remedies = all.iter().map(|member| match member.is_nvme() {
+                true => format!("doorbell bind {}", member.address),
+                false => format!("echo {0} > /sys/bus/pci/devices/{0}/driver/unbind", member.address),
+            });
             problem(
                 name,
-                format!("{group} is not viable because of {}", all.join(" and ")),
-                format!(
-                    "give those to VFIO too or take them from their drivers: \
-                     echo {0} > /sys/bus/pci/devices/{0}/driver/unbind",
-                    first.address
-                ),
+                format!("{group} is not viable because of {}", names.collect::<Vec<_>>().join(" and ")),
+                format!("take them all from their drivers: {}", remedies.collect::<Vec<_>>().join(" && ")),
             )
         }
     }
+}
+
+/// Without remapping of interrupts, a device could write to memory what looks like one; VFIO refuses such a machine.
+fn interrupts(sysfs: &Sysfs, function: &Function) -> Option<Check> {
+    let name = "interrupts";
+    let iommu = format!("/sys/bus/pci/devices/{}/iommu/intel-iommu", function.address);
+    let capabilities = u64::from_str_radix(&sysfs.text(format!("{iommu}/ecap"))?, 16).ok()?;
+    let command_line = sysfs.text("/proc/cmdline").unwrap_or_default();
+    let is_off = command_line.split_whitespace().any(|word| matches!(word, "intremap=off" | "nointremap"));
+    if capabilities & REMAPS_INTERRUPTS != 0 && !is_off {
+        return Some(ok(name, "are remapped by the IOMMU"));
+    }
+    let modules = ["vfio_iommu_type1", "iommufd"];
+    let parameters: Vec<String> = modules
+        .iter()
+        .map(|module| format!("/sys/module/{module}/parameters/allow_unsafe_interrupts"))
+        .filter(|parameter| sysfs.exists(parameter))
+        .collect();
+    let is_allowed = |parameter: &String| sysfs.text(parameter).is_some_and(|value| value == "Y" || value == "1");
+    if parameters.iter().any(is_allowed) {
+        return Some(ok(name, "are not remapped by the IOMMU, which is allowed (allow_unsafe_interrupts)"));
+    }
+    let parameter = parameters.first().map_or("the module's parameter allow_unsafe_interrupts", String::as_str);
+    Some(problem(
+        name,
+        "are not remapped by the IOMMU: VFIO lets nobody have such a device",
+        format!("switch interrupt remapping on (firmware, kernel), or, trusting the drive: echo 1 > {parameter}"),
+    ))
 }
 
 fn node(sysfs: &Sysfs, function: &Function, group: u32) -> Check {
@@ -226,8 +279,15 @@ fn node(sysfs: &Sysfs, function: &Function, group: u32) -> Check {
 
 fn open(sysfs: &Sysfs, function: &Function) -> Check {
     let name = "in use";
-    match &holders(sysfs, function)[..] {
-        [] => ok(name, "by no process that can be seen"),
-        [pid, ..] => problem(name, format!("process {pid} has it open"), format!("end that process: kill {pid}")),
+    match holders(sysfs, function) {
+        None => ok(name, "by nobody"),
+        Some(processes) => problem(
+            name,
+            format!("{} has it open", in_words(&processes)),
+            match processes.first() {
+                Some(process) => format!("end that process: kill {}", process.pid),
+                None => "run doorbell doctor as root, to see which".into(),
+            },
+        ),
     }
 }

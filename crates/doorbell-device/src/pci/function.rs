@@ -1,14 +1,14 @@
 //! One NVMe function, and everything about it that decides whether it can be driven.
 
-use super::block::{BlockDevice, block_devices};
+use super::block::{BlockDevice, Looking, block_devices};
+use super::processes::OpenFiles;
 use super::{PciAddress, PciError, PciIds, Sysfs, Use};
 
 /// The class code of an NVMe I/O controller (NVMe over PCIe Transport, Class Code register).
 const NVME_CLASS: u32 = 0x01_08_02;
-/// The base class of bridges, which do not stand in the way of a group.
-const BRIDGE: u32 = 0x06;
-/// Drivers that leave their devices to VFIO.
-const HARMLESS: [&str; 3] = ["vfio-pci", "pci-stub", "pcieport"];
+/// Drivers that do no DMA of their own, so that they may have members of a group that VFIO has: the kernel knows them as
+/// `driver_managed_dma`. Beside these, vfio-pci and its variants for some devices.
+const HARMLESS: [&str; 2] = ["pci-stub", "pcieport"];
 
 /// An NVMe function.
 #[derive(Debug, Clone, serde::Serialize)]
@@ -20,6 +20,10 @@ pub struct Function {
     pub vendor: u16,
     /// Device identifier.
     pub device: u16,
+    /// Subsystem vendor identifier: of who sells it.
+    pub subsystem_vendor: u16,
+    /// Subsystem identifier.
+    pub subsystem_device: u16,
     /// The vendor's and the device's name, as far as `pci.ids` has them.
     pub name: Option<String>,
     /// The model number, where the kernel's driver has read it.
@@ -77,14 +81,26 @@ impl Member {
     /// Whether the group can be used while its driver has it.
     pub fn is_harmless(&self) -> bool {
         let driver = self.driver.as_deref();
-        self.class >> 16 == BRIDGE || driver.is_none_or(|driver| HARMLESS.contains(&driver))
+        driver.is_none_or(|driver| HARMLESS.contains(&driver) || driver.contains("vfio"))
+    }
+
+    /// Whether it is an NVMe controller itself.
+    pub fn is_nvme(&self) -> bool {
+        self.class == NVME_CLASS
     }
 }
 
 impl Function {
-    /// What uses its block devices.
+    /// What uses it while the kernel's driver has it.
     pub fn uses(&self) -> Vec<Use> {
-        self.block_devices.iter().flat_map(|device| device.uses.clone()).collect()
+        let functions = self.virtual_functions;
+        let own = (functions > 0).then_some(Use::VirtualFunctions { functions });
+        own.into_iter().chain(self.block_devices.iter().flat_map(|device| device.uses.clone())).collect()
+    }
+
+    /// Its driver, if that is vfio-pci or one of its variants.
+    pub fn vfio_driver(&self) -> Option<&str> {
+        self.driver.as_deref().filter(|driver| driver.contains("vfio"))
     }
 
     /// The members of its group whose drivers keep the group from being used.
@@ -102,7 +118,8 @@ impl Function {
             return Some(format!("{} of its group is {driver}'s", blocker.address));
         }
         match self.driver.as_deref() {
-            Some("vfio-pci") => None,
+            // There are variants for some devices.
+            Some(driver) if driver.contains("vfio") => None,
             Some(driver) => match self.uses().first() {
                 Some(used) => Some(format!("{driver} has it, and {used}")),
                 None => Some(format!("{driver} has it")),
@@ -118,24 +135,27 @@ impl Function {
     }
 }
 
-/// Every NVMe function of the machine, by address.
+/// Every NVMe function of the machine, by address. What uses them is what can be seen without opening anything: of those,
+/// see [`find`].
 pub fn functions(sysfs: &Sysfs) -> Vec<Function> {
     let ids = PciIds::load(sysfs);
     let addresses = sysfs.names("/sys/bus/pci/devices").into_iter().filter_map(|name| name.parse().ok());
-    let mut found: Vec<Function> = addresses.filter_map(|address| look(sysfs, &ids, address).ok()).collect();
+    let mut found: Vec<Function> =
+        addresses.filter_map(|address| look(sysfs, &ids, address, &Looking::FromAfar).ok()).collect();
     found.sort_by_key(|function| function.address);
     found
 }
 
-/// The NVMe function at an address.
+/// The NVMe function at an address, with everything that uses it: also the processes that have it open, and claims that
+/// show only when its block devices are opened, as is done here for a moment.
 ///
 /// # Errors
 /// [`PciError`]: there is none, or it is something else.
 pub fn find(sysfs: &Sysfs, address: PciAddress) -> Result<Function, PciError> {
-    look(sysfs, &PciIds::load(sysfs), address)
+    look(sysfs, &PciIds::load(sysfs), address, &Looking::Closely(OpenFiles::of_all_processes(sysfs)))
 }
 
-fn look(sysfs: &Sysfs, ids: &PciIds, address: PciAddress) -> Result<Function, PciError> {
+fn look(sysfs: &Sysfs, ids: &PciIds, address: PciAddress, looking: &Looking) -> Result<Function, PciError> {
     let at = |file: &str| format!("/sys/bus/pci/devices/{address}/{file}");
     let number = |file: &str| sysfs.number(at(file));
     let class = number("class").ok_or(PciError::NotFound(address))? as u32;
@@ -155,7 +175,10 @@ fn look(sysfs: &Sysfs, ids: &PciIds, address: PciAddress) -> Result<Function, Pc
     let member = |name: String| {
         let folder = format!("/sys/bus/pci/devices/{name}");
         let class = sysfs.number(format!("{folder}/class")).unwrap_or(0) as u32;
-        Member { driver: sysfs.link(format!("{folder}/driver")), class, address: name }
+        // Members of other buses than PCI are found through the group alone.
+        let driver = sysfs.link(format!("{folder}/driver"));
+        let driver = driver.or_else(|| sysfs.link(at(&format!("iommu_group/devices/{name}/driver"))));
+        Member { driver, class, address: name }
     };
     let link = match (sysfs.text(at("current_link_speed")), sysfs.text(at("current_link_width"))) {
         (Some(speed), Some(width)) if !speed.starts_with("Unknown") => Some(format!("{speed} x{width}")),
@@ -165,6 +188,8 @@ fn look(sysfs: &Sysfs, ids: &PciIds, address: PciAddress) -> Result<Function, Pc
         address,
         vendor,
         device,
+        subsystem_vendor: number("subsystem_vendor").unwrap_or(0) as u16,
+        subsystem_device: number("subsystem_device").unwrap_or(0) as u16,
         name,
         model: of_controller("model").map(|text| text.trim().to_owned()),
         serial: of_controller("serial").map(|text| text.trim().to_owned()),
@@ -172,13 +197,13 @@ fn look(sysfs: &Sysfs, ids: &PciIds, address: PciAddress) -> Result<Function, Pc
         driver_override: sysfs.text(at("driver_override")).filter(|text| text != "(null)" && !text.is_empty()),
         iommu_group: group.and_then(|group| group.parse().ok()),
         group_members: members.map(member).collect(),
-        // -1 where there is only one.
+        // Minus one where there is only one.
         numa_node: number("numa_node").and_then(|node| u32::try_from(node).ok()),
         physical_function: sysfs.link(at("physfn")).and_then(|name| name.parse().ok()),
         virtual_functions: number("sriov_numvfs").unwrap_or(0) as u32,
         power_state: sysfs.text(at("power_state")),
         link,
-        block_devices: block_devices(sysfs, address),
+        block_devices: block_devices(sysfs, address, looking),
         vfio_device: sysfs.names(at("vfio-dev")).into_iter().next(),
     })
 }

@@ -9,6 +9,7 @@ mod block;
 mod doctor;
 mod function;
 mod names;
+mod processes;
 mod sysfs;
 
 pub use address::{BadPciAddress, PciAddress};
@@ -17,6 +18,7 @@ pub use block::{BlockDevice, Use};
 pub use doctor::{Check, Finding, Limits, diagnose};
 pub use function::{Function, Member, find, functions};
 pub use names::PciIds;
+pub use processes::Process;
 pub use sysfs::{PciError, Sysfs};
 
 #[cfg(test)]

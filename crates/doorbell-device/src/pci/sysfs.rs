@@ -5,7 +5,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{BadPciAddress, PciAddress, Use};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
+use super::processes::in_words;
+use super::{BadPciAddress, PciAddress, Process, Use};
 
 /// Why something about a PCI function cannot be had or done.
 #[derive(Debug, thiserror::Error)]
@@ -17,6 +21,9 @@ pub enum PciError {
     /// There is no such function.
     #[error("there is no PCI function {0}")]
     NotFound(PciAddress),
+    /// It was unplugged while something was done to it.
+    #[error("{0} was there, and is gone: it was unplugged meanwhile")]
+    Vanished(PciAddress),
     /// It is something else than an NVMe controller.
     #[error("{address} is no NVMe controller: its class is {class:06x}, not 010802")]
     NotNvme {
@@ -31,7 +38,7 @@ pub enum PciError {
     /// Without an IOMMU, VFIO does not hand out a device.
     #[error("{0} is in no IOMMU group: the machine's IOMMU is off or absent (doorbell doctor says more)")]
     NoIommu(PciAddress),
-    /// Its blocks are in use.
+    /// It is in use.
     #[error("{address} is in use: {}", list(.uses))]
     Busy {
         /// The function.
@@ -40,12 +47,12 @@ pub enum PciError {
         uses: Vec<Use>,
     },
     /// A process has it open through VFIO.
-    #[error("{address} is open in {}; the kernel would wait until it is closed", processes(.pids))]
+    #[error("{address} is open in {}; the kernel would wait until it is closed", in_words(.processes))]
     Open {
         /// The function.
         address: PciAddress,
         /// The processes that can be seen.
-        pids: Vec<u32>,
+        processes: Vec<Process>,
     },
     /// The kernel took the request, but another driver, or none, has the function now.
     #[error("{address}: {wanted} did not take it, {} has it now", .found.as_deref().unwrap_or("no driver"))]
@@ -54,6 +61,16 @@ pub enum PciError {
         address: PciAddress,
         /// The driver that was to have it.
         wanted: &'static str,
+        /// The driver that has it.
+        found: Option<String>,
+    },
+    /// A change failed half-way, and what was before could not be had again.
+    #[error("{cause}; and it is not as it was: {} has {address} now", .found.as_deref().unwrap_or("no driver"))]
+    NotUndone {
+        /// The function.
+        address: PciAddress,
+        /// Why the change failed.
+        cause: Box<PciError>,
         /// The driver that has it.
         found: Option<String>,
     },
@@ -71,21 +88,15 @@ fn list(uses: &[Use]) -> String {
     uses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
-fn processes(pids: &[u32]) -> String {
-    match pids {
-        [] => "another process".into(),
-        [pid] => format!("process {pid}"),
-        pids => format!("processes {}", pids.iter().map(u32::to_string).collect::<Vec<_>>().join(", ")),
-    }
-}
-
 type Write = dyn Fn(&Path, &str) -> io::Result<()> + Send + Sync;
+type Busy = dyn Fn(&Path, OFlags) -> bool + Send + Sync;
 
 /// The system's files, under a root.
 #[derive(Clone)]
 pub struct Sysfs {
     root: PathBuf,
     write: Arc<Write>,
+    busy: Arc<Busy>,
 }
 
 impl Default for Sysfs {
@@ -98,13 +109,20 @@ impl Default for Sysfs {
 impl Sysfs {
     /// Those under another root: `ROOT/sys`, `ROOT/proc`, `ROOT/dev`, `ROOT/usr/share`.
     pub fn at(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into(), write: Arc::new(|path, text| fs::write(path, text)) }
+        Self { root: root.into(), write: Arc::new(|path, text| fs::write(path, text)), busy: Arc::new(open_is_refused) }
     }
 
     /// What is written goes to `write`: a kernel that is made up.
     #[cfg(test)]
     pub(crate) fn with_kernel(mut self, write: impl Fn(&Path, &str) -> io::Result<()> + Send + Sync + 'static) -> Self {
         self.write = Arc::new(write);
+        self
+    }
+
+    /// What `busy` says is in use by others.
+    #[cfg(test)]
+    pub(crate) fn with_busy(mut self, busy: impl Fn(&Path) -> bool + Send + Sync + 'static) -> Self {
+        self.busy = Arc::new(move |path, _| busy(path));
         self
     }
 
@@ -134,6 +152,12 @@ impl Sysfs {
         }
     }
 
+    /// What a link points to, as it stands there.
+    pub(crate) fn target(&self, path: impl AsRef<Path>) -> Option<String> {
+        let target = fs::read_link(self.path(path)).ok()?;
+        Some(target.to_string_lossy().into_owned())
+    }
+
     /// The last part of what a link points to.
     pub(crate) fn link(&self, path: impl AsRef<Path>) -> Option<String> {
         let target = fs::read_link(self.path(path)).ok()?;
@@ -149,11 +173,27 @@ impl Sysfs {
         names
     }
 
+    /// Whether a block device cannot be had for oneself alone: a file system, a volume or anybody else has it. Also true
+    /// of what is mounted in other mount namespaces.
+    pub(crate) fn is_claimed(&self, path: impl AsRef<Path>) -> bool {
+        (self.busy)(&self.path(path), OFlags::RDONLY | OFlags::EXCL | OFlags::NONBLOCK)
+    }
+
+    /// Whether a node that only one may open at a time is open.
+    pub(crate) fn is_open(&self, path: impl AsRef<Path>) -> bool {
+        (self.busy)(&self.path(path), OFlags::RDWR)
+    }
+
     /// Tells the kernel something.
     pub(crate) fn tell(&self, path: impl AsRef<Path>, text: &str) -> Result<(), PciError> {
         let path = self.path(path);
         (self.write)(&path, text).map_err(|source| PciError::Io { path, source })
     }
+}
+
+/// Whether opening says EBUSY. What could be opened is closed at once.
+fn open_is_refused(path: &Path, flags: OFlags) -> bool {
+    matches!(rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty()), Err(Errno::BUSY))
 }
 
 impl std::fmt::Debug for Sysfs {
