@@ -7,7 +7,7 @@ node=$(group_of "$drive")
 doorbell bench "pci:$drive" --runtime 1000s --size 16M >/tmp/bench 2>&1 &
 bench=$!
 within 10 test -e "/proc/$bench/fd"
-in_use() { ls -l "/proc/$bench/fd" | grep -q "$node"; }
+in_use() { ls -l "/proc/$bench/fd" | grep -q -e "$node" -e /dev/vfio/devices/; }
 within 20 in_use
 refuses "is open in process $bench (doorbell)" doorbell unbind "$drive"
 refuses "kill $bench" doorbell doctor "$drive"

@@ -261,17 +261,22 @@ fn interrupts(sysfs: &Sysfs, function: &Function) -> Option<Check> {
     ))
 }
 
+/// One way in is enough: the group's node, or the drive's own together with that of iommufd.
 fn node(sysfs: &Sysfs, function: &Function, group: u32) -> Check {
     let name = "permission";
-    // Either way in is enough.
-    let nodes =
-        [Some(format!("/dev/vfio/{group}")), function.vfio_device.as_ref().map(|d| format!("/dev/vfio/devices/{d}"))];
-    let present: Vec<String> = nodes.into_iter().flatten().filter(|node| sysfs.exists(node)).collect();
-    let allowed = present.iter().find(|node| access(sysfs.path(node), Access::READ_OK | Access::WRITE_OK).is_ok());
-    match (allowed, present.first()) {
-        (Some(node), _) => ok(name, format!("{node} can be opened")),
-        (None, Some(node)) => {
-            problem(name, format!("{node} may not be opened by this user"), format!("sudo chown $USER {node}"))
+    let own = function.vfio_device.as_ref().map(|device| format!("/dev/vfio/devices/{device}"));
+    let ways: Vec<Vec<String>> = std::iter::once(vec![format!("/dev/vfio/{group}")])
+        .chain(own.map(|own| vec![own, "/dev/iommu".into()]))
+        .filter(|nodes| nodes.iter().all(|node| sysfs.exists(node)))
+        .collect();
+    let is_allowed = |node: &&String| access(sysfs.path(node), Access::READ_OK | Access::WRITE_OK).is_ok();
+    let open = ways.iter().find(|nodes| nodes.iter().all(|node| is_allowed(&node)));
+    match (open, ways.first()) {
+        (Some(nodes), _) => ok(name, format!("{} can be opened", nodes.join(" and "))),
+        (None, Some(nodes)) => {
+            let closed: Vec<&str> = nodes.iter().filter(|node| !is_allowed(node)).map(String::as_str).collect();
+            let closed = closed.join(" ");
+            problem(name, format!("{closed} may not be opened by this user"), format!("sudo chown $USER {closed}"))
         }
         (None, None) => problem(name, format!("/dev/vfio/{group} is not there"), "wait for udev, or see dmesg"),
     }

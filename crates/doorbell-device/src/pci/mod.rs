@@ -3,6 +3,8 @@
 //! All of it reads and writes sysfs and procfs, under a root that can be another folder ([`Sysfs::at`]): that is how its
 //! tests show it every kind of machine.
 
+#![forbid(unsafe_code)]
+
 mod address;
 mod bind;
 mod block;

@@ -62,6 +62,11 @@ fn each_obstacle_is_named_with_its_remedy() {
     let machine = bound();
     fs::remove_file(machine.root().join("dev/vfio/7")).unwrap();
     one(&machine, ROOT, "permission", &["/dev/vfio/7 is not there"]);
+    // Its own node is of no use without iommufd's.
+    machine.folder(&format!("sys/bus/pci/devices/{DRIVE}/vfio-dev/vfio3")).file("dev/vfio/devices/vfio3", "");
+    one(&machine, ROOT, "permission", &["/dev/vfio/7 is not there"]);
+    machine.file("dev/iommu", "");
+    assert_eq!(problems(&machine.plain(), ROOT), []);
 
     let machine = bound();
     machine.folder("proc/99/fd");
