@@ -38,6 +38,7 @@ refuses "$name is open in process $other (sleep)" doorbell bind "$drive"
 kill "$other"
 wait "$other" || true
 [ "$(driver "$drive")" = nvme ] || fail "it was taken"
+refuses "doorbell bind $drive" doorbell doctor "$drive"
 
 # What is asked for is done: whoever had it open loses it.
 sleep 1000 <"$disk" &
