@@ -56,6 +56,9 @@ pub struct ControllerConfig {
     pub crwmt: Option<u16>,
     /// RTD3E: how long a shutdown may take, in microseconds; 0 is not reported. 1 000 000.
     pub rtd3e: u32,
+    /// CRDT1 to CRDT3: how long a host that enables it (ACRE) waits before a retry, in units of 100 ms, for each value
+    /// of a status's CRD. 0, 0, 0.
+    pub crdt: [u16; 3],
     /// CAP.NSSRS: a reset of the NVM subsystem through NSSR is supported. Yes.
     pub nssrs: bool,
     /// AERL: Asynchronous Event Requests outstanding, less one. 3.
@@ -138,6 +141,7 @@ impl Default for ControllerConfig {
             to: 20,
             crwmt: None,
             rtd3e: 1_000_000,
+            crdt: [0; 3],
             nssrs: true,
             aerl: 3,
             acl: 3,

@@ -15,6 +15,7 @@ use super::options::{CompletionMode, DriverOptions};
 use super::registers::Registers;
 use super::rescan::Rescans;
 use super::service::{Served, Stop};
+use super::watchdog::Sweeps;
 use crate::error::{Lost, RequestError};
 use crate::memory::Layout;
 use crate::namespace::Table;
@@ -81,6 +82,7 @@ pub(crate) struct Core {
     recovering: AtomicBool,
     /// How often the controller was reset. Changes only while it is stopped.
     pub(crate) resets: AtomicU64,
+    pub(crate) sweeps: Sweeps,
     /// How far the queues were, time and again.
     pub(crate) moments: Mutex<Moments>,
     /// What was set by the caller, to be set again after a reset.
@@ -137,6 +139,7 @@ impl Core {
             state: AtomicU8::new(ControllerState::Running as u8),
             recovering: AtomicBool::new(false),
             resets: AtomicU64::new(0),
+            sweeps: Sweeps::new(&made.options),
             moments: Mutex::default(),
             features: Mutex::default(),
             stopped: event_listener::Event::new(),

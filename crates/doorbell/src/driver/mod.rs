@@ -13,6 +13,7 @@ mod queues;
 mod recovery;
 mod registers;
 mod rescan;
+mod retries;
 mod service;
 mod shutdown;
 mod watchdog;
@@ -22,6 +23,7 @@ pub(crate) use self::core::Core;
 pub use self::events::{ControllerEvent, EventListener};
 pub use self::inspect::{AdminView, ControllerView, CpuView, DriverView, PendingCommand};
 pub use self::options::{CompletionMode, DriverOptions, HostId, Recovery};
+pub use self::retries::Retries;
 pub use self::shutdown::ShutdownMode;
 
 use std::sync::{Arc, Mutex, PoisonError};

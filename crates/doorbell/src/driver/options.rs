@@ -1,9 +1,12 @@
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use doorbell_device::Device;
+use nvme_spec::NvmOpcode;
 
 use super::NvmeDriver;
+use super::retries::Retries;
 use crate::error::DriverError;
 use crate::queue::MAX_DEPTH;
 use crate::runtime::{Runtime, ThreadRuntime};
@@ -107,9 +110,11 @@ pub struct DriverOptions {
     pub(crate) sgl: bool,
     pub(crate) admin_timeout: Duration,
     pub(crate) io_timeout: Option<Duration>,
+    pub(crate) io_timeouts: BTreeMap<u8, Option<Duration>>,
     pub(crate) shutdown_timeout: Duration,
     pub(crate) host_id: Option<HostId>,
     pub(crate) recovery: Recovery,
+    pub(crate) retries: Retries,
 }
 
 impl DriverOptions {
@@ -127,9 +132,11 @@ impl DriverOptions {
             sgl: true,
             admin_timeout: Duration::from_secs(60),
             io_timeout: Some(Duration::from_secs(60)),
+            io_timeouts: BTreeMap::new(),
             shutdown_timeout: Duration::from_secs(10),
             host_id: None,
             recovery: Recovery::default(),
+            retries: Retries::default(),
         }
     }
 
@@ -194,6 +201,19 @@ impl DriverOptions {
         self
     }
 
+    /// How long the I/O commands of an opcode may take, where that differs from [`io_timeout`](Self::io_timeout): for
+    /// those that are allowed to take long. A single transfer's limit is set by
+    /// [`Transfer::timeout`](crate::Transfer::timeout).
+    pub fn io_timeout_of(mut self, opcode: NvmOpcode, limit: Option<Duration>) -> Self {
+        self.io_timeouts.insert(opcode.0, limit);
+        self
+    }
+
+    /// How long an I/O command of an opcode may take.
+    pub(crate) fn timeout_of(&self, opcode: u8) -> Option<Duration> {
+        self.io_timeouts.get(&opcode).copied().unwrap_or(self.io_timeout)
+    }
+
     /// How long shutting down waits for commands in flight.
     pub fn shutdown_timeout(mut self, limit: Duration) -> Self {
         self.shutdown_timeout = limit;
@@ -203,6 +223,12 @@ impl DriverOptions {
     /// What becomes of a controller that fails: reset and used again, or given up.
     pub fn recovery(mut self, recovery: Recovery) -> Self {
         self.recovery = recovery;
+        self
+    }
+
+    /// How often an I/O command that failed for a passing reason is sent again.
+    pub fn retries(mut self, retries: Retries) -> Self {
+        self.retries = retries;
         self
     }
 

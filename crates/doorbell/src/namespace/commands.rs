@@ -17,8 +17,29 @@ impl Inner {
         }
     }
 
+    /// Sends a command of this namespace on a CPU's queue, again if it fails for a passing reason; its data, if it has
+    /// some, goes through the pool.
+    pub(crate) async fn execute(
+        &self,
+        cpu: u32,
+        command: Command,
+        mut data: Data<'_>,
+    ) -> Result<Completion, RequestError> {
+        let mut retries = 0;
+        loop {
+            let error = match self.execute_once(cpu, command, data.reborrow()).await {
+                Err(RequestError::Nvme(error)) => error,
+                result => return result,
+            };
+            let Some(wait) = self.core.retry_after(&error, retries) else { return Err(error.into()) };
+            retries += 1;
+            self.queue(cpu).await?.count_retry();
+            self.core.pause(wait).await;
+        }
+    }
+
     /// Sends a command of this namespace on a CPU's queue; its data, if it has some, goes through the pool.
-    pub(crate) async fn execute(&self, cpu: u32, command: Command, data: Data<'_>) -> Result<Completion, RequestError> {
+    async fn execute_once(&self, cpu: u32, command: Command, data: Data<'_>) -> Result<Completion, RequestError> {
         self.check_present()?;
         let queue = self.queue(cpu).await?;
         let max = self.max_data(queue);
@@ -143,7 +164,7 @@ impl Namespace {
         inner.on_blocks(target_cpu, NvmOpcode::VERIFY, lba, block_count, limit, |cdw12| cdw12).await
     }
 
-    /// Any command of the NVM command set for this namespace, as it is. For what has no method of its own.
+    /// Any command of the NVM command set for this namespace, as it is, and once. For what has no method of its own.
     ///
     /// # Errors
     /// [`RequestError`], an error status among them.
@@ -155,6 +176,6 @@ impl Namespace {
     ) -> Result<Completion, RequestError> {
         let command = Command { nsid: self.nsid(), ..command };
         let data = if data.is_empty() { Data::None } else { Data::In(data) };
-        self.inner().execute(target_cpu, command, data).await
+        self.inner().execute_once(target_cpu, command, data).await
     }
 }

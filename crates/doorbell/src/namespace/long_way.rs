@@ -5,7 +5,7 @@ use std::task::{Context, Poll, ready};
 
 use doorbell_device::Access;
 
-use super::transfer::Request;
+use super::transfer::{Request, Terms};
 use crate::error::RequestError;
 use crate::memory::{Chain, DmaBuffer, MemoryError, chain_pages, run_pointers};
 use crate::queue::{Exchange, Notes, QueuePair, Refused};
@@ -16,6 +16,7 @@ pub(super) struct LongWay<'a> {
     /// Blocks done, of a transfer that goes in pieces, and blocks of the piece under way.
     done: u32,
     piece: u32,
+    terms: Terms,
     exchange: Exchange<'a>,
 }
 
@@ -45,9 +46,23 @@ impl From<MemoryError> for Unbuilt {
 }
 
 impl<'a> LongWay<'a> {
-    pub(super) fn new(request: &Request<'_>, queue: &'a QueuePair) -> Self {
+    pub(super) fn new(request: &Request<'_>, queue: &'a QueuePair, terms: Terms) -> Self {
         let step = if request.is_direct() { Step::Direct } else { Step::Bounced };
-        Self { step, done: 0, piece: 0, exchange: Exchange::new(queue) }
+        Self { step, done: 0, piece: 0, terms, exchange: Exchange::new(queue) }
+    }
+
+    /// How often the command under way was tried again.
+    pub(super) fn retries(&self) -> u32 {
+        self.terms.retries
+    }
+
+    /// The command under way failed, and is to be tried again.
+    pub(super) fn go_back(&mut self) {
+        let queue = self.exchange.queue();
+        queue.count_retry();
+        self.terms.retries += 1;
+        self.step = if matches!(self.step, Step::Direct | Step::InFlight) { Step::Direct } else { Step::Bounced };
+        self.exchange = Exchange::new(queue);
     }
 
     /// Gives everything up. What the device still works on stays, `buffer` with it, until it is done.
@@ -123,7 +138,7 @@ impl<'a> LongWay<'a> {
             }
             ready!(self.exchange.poll_pages(chain_bytes, context));
         }
-        let notes = Notes { tag: request.tag, registration, bounced: false };
+        let notes = Notes { tag: request.tag, registration, limit: self.terms.limit, bounced: false };
         self.exchange.poll_start(context, notes, |list, run| {
             // Under the queue's lock: after a reset, nothing goes to another disk in the old one's place.
             if request.inner.is_removed() {
@@ -162,7 +177,7 @@ impl<'a> LongWay<'a> {
         let (done_blocks, blocks) = (self.done, self.piece);
         let data = piece.next_multiple_of(core.page_size);
         ready!(self.exchange.poll_pages(data + list_pages(piece) * core.page_size, context));
-        let notes = Notes { tag: request.tag, registration: 0, bounced: true };
+        let notes = Notes { tag: request.tag, registration: 0, limit: self.terms.limit, bounced: true };
         let started = self.exchange.poll_start(context, notes, |list, run| {
             request.inner.check_present()?;
             let nowhere = MemoryError::NotPresent { gpa: u64::MAX };
@@ -193,6 +208,7 @@ impl<'a> LongWay<'a> {
             request.payload.copy_in(part, memory, offset)?;
         }
         self.done += self.piece;
+        self.terms.retries = 0;
         exchange.return_pages();
         Ok(())
     }

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
 use doorbell_device::Access;
 use nvme_spec::nvm::{PrInfo, ReadWriteCdw12};
@@ -12,7 +13,7 @@ use super::long_way::LongWay;
 use super::{Inner, Namespace, Protection};
 use crate::error::RequestError;
 use crate::memory::{DmaBuffer, GuestMemory, PagedRange, Payload, Pointers};
-use crate::queue::{Notes, QueuePair, Token, settled};
+use crate::queue::{Notes, QueuePair, TimeLimit, Token, settled};
 
 type WaitForQueue<'a> = Pin<Box<dyn Future<Output = Result<&'a QueuePair, RequestError>> + Send + 'a>>;
 
@@ -30,9 +31,21 @@ pub struct Transfer<'a> {
 /// What the I/O path does without.
 enum Detour<'a> {
     None,
+    /// Not begun, and to be carried in a way of its own.
+    Special(Terms),
     /// The CPU has no queue yet.
-    NoQueue(WaitForQueue<'a>),
+    NoQueue(WaitForQueue<'a>, Terms),
     LongWay(LongWay<'a>),
+    /// It failed for a passing reason, and goes on after a while.
+    Later(Pin<Box<dyn Future<Output = ()> + Send + 'a>>, LongWay<'a>),
+}
+
+/// What few transfers need.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Terms {
+    pub(super) limit: TimeLimit,
+    /// How often it was tried again.
+    pub(super) retries: u32,
 }
 
 /// How far a transfer is.
@@ -265,6 +278,18 @@ impl<'a> Transfer<'a> {
         self
     }
 
+    /// Sets how long this command may take, instead of [`DriverOptions::io_timeout`](crate::DriverOptions::io_timeout);
+    /// `None` for as long as it likes. It is looked at no more often than every 10 ms, and about every eighth of the
+    /// shortest limit.
+    pub fn timeout(mut self, limit: Option<Duration>) -> Self {
+        if self.stage == Stage::New {
+            self.request.inner.core.expect_limit(limit);
+            self.stage = Stage::Detour;
+            self.detour = Detour::Special(Terms { limit: limit.map_or(TimeLimit::None, TimeLimit::After), retries: 0 });
+        }
+        self
+    }
+
     #[inline(always)]
     fn poll_transfer(&mut self, context: &mut Context<'_>) -> Poll<Result<(), RequestError>> {
         if self.stage == Stage::InFlight
@@ -308,7 +333,7 @@ impl<'a> Transfer<'a> {
         }
         // From here on, unregistering the memory waits for the command.
         let registration = registration.map_or(0, |registration| registration.key);
-        let notes = Notes { tag: request.tag, registration, bounced: false };
+        let notes = Notes { tag: request.tag, registration, ..Notes::default() };
         let started = ready.submit(notes, request.command(0, request.block_count, Pointers::one_page(iova)));
         self.stage = Stage::InFlight;
         self.token = started.token;
@@ -320,20 +345,8 @@ impl<'a> Transfer<'a> {
     fn poll_stage(&mut self, context: &mut Context<'_>) -> Poll<Result<(), RequestError>> {
         match self.stage {
             Stage::New => {
-                if !self.request.check()? {
-                    self.stage = Stage::Ended;
-                    return Poll::Ready(Ok(()));
-                }
-                let (inner, cpu) = (self.request.inner, self.request.cpu);
-                match inner.core.issuers.get(cpu)? {
-                    Some(queue) => self.go_long_way(queue, context),
-                    None => {
-                        let wait = async move { Ok(&**inner.core.issuers.wait(&inner.core, cpu).await?) };
-                        self.detour = Detour::NoQueue(Box::pin(wait));
-                        self.stage = Stage::Detour;
-                        self.poll_detour(context)
-                    }
-                }
+                self.stage = Stage::Detour;
+                self.begin(Terms::default(), context)
             }
             Stage::InFlight => self.poll_in_flight(context),
             Stage::Detour => self.poll_detour(context),
@@ -344,30 +357,113 @@ impl<'a> Transfer<'a> {
     #[inline(never)]
     fn poll_in_flight(&mut self, context: &mut Context<'_>) -> Poll<Result<(), RequestError>> {
         let Some(queue) = self.queue else { return Poll::Ready(Err(RequestError::Gone)) };
-        let result = ready!(queue.poll(self.token, context));
+        let result = settled(ready!(queue.poll(self.token, context)));
         self.stage = Stage::Ended;
-        Poll::Ready(settled(result).map(drop))
+        match result {
+            Ok(_) => Poll::Ready(Ok(())),
+            Err(error) => self.fail(error, LongWay::new(&self.request, queue, Terms::default()), context),
+        }
     }
 
-    fn go_long_way(&mut self, queue: &'a QueuePair, context: &mut Context<'_>) -> Poll<Result<(), RequestError>> {
-        self.detour = Detour::LongWay(LongWay::new(&self.request, queue));
+    /// Ends with an error, or goes on later if that passes.
+    #[cold]
+    fn fail(
+        &mut self,
+        error: RequestError,
+        mut way: LongWay<'a>,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<(), RequestError>> {
+        (self.queue, self.stage) = (None, Stage::Ended);
+        let core = &self.request.inner.core;
+        let wait = match &error {
+            RequestError::Nvme(status) => core.retry_after(status, way.retries()),
+            _ => None,
+        };
+        let Some(wait) = wait else { return Poll::Ready(Err(error)) };
+        way.go_back();
+        self.detour = Detour::Later(Box::pin(core.pause(wait)), way);
         self.stage = Stage::Detour;
         self.poll_detour(context)
     }
 
+    fn go_long_way(
+        &mut self,
+        queue: &'a QueuePair,
+        terms: Terms,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<(), RequestError>> {
+        self.detour = Detour::LongWay(LongWay::new(&self.request, queue, terms));
+        self.poll_detour(context)
+    }
+
+    /// Checks the request, and finds its queue.
+    fn begin(&mut self, terms: Terms, context: &mut Context<'_>) -> Poll<Result<(), RequestError>> {
+        let (inner, cpu) = (self.request.inner, self.request.cpu);
+        let queue = match self.request.check() {
+            Ok(true) => inner.core.issuers.get(cpu),
+            ended => {
+                (self.stage, self.detour) = (Stage::Ended, Detour::None);
+                return Poll::Ready(ended.map(drop));
+            }
+        };
+        match queue {
+            Ok(Some(queue)) => self.go_long_way(queue, terms, context),
+            Ok(None) => {
+                let wait = async move { Ok(&**inner.core.issuers.wait(&inner.core, cpu).await?) };
+                self.detour = Detour::NoQueue(Box::pin(wait), terms);
+                self.poll_detour(context)
+            }
+            Err(error) => {
+                (self.stage, self.detour) = (Stage::Ended, Detour::None);
+                Poll::Ready(Err(error))
+            }
+        }
+    }
+
     fn poll_detour(&mut self, context: &mut Context<'_>) -> Poll<Result<(), RequestError>> {
         let result = match &mut self.detour {
-            Detour::NoQueue(wait) => match ready!(wait.as_mut().poll(context)) {
-                Ok(queue) => return self.go_long_way(queue, context),
-                Err(error) => Err(error),
-            },
             Detour::LongWay(way) => ready!(way.poll(&mut self.request, context)),
+            Detour::Special(terms) => {
+                let terms = *terms;
+                return self.begin(terms, context);
+            }
+            Detour::NoQueue(wait, terms) => {
+                let terms = *terms;
+                match ready!(wait.as_mut().poll(context)) {
+                    Ok(queue) => return self.go_long_way(queue, terms, context),
+                    Err(error) => Err(error),
+                }
+            }
+            Detour::Later(wait, _) => {
+                ready!(wait.as_mut().poll(context));
+                return self.go_on(context);
+            }
             Detour::None => Err(RequestError::Gone),
         };
+        if let Err(error) = result {
+            return self.fail_detour(error, context);
+        }
         // Its pages are others' now; the future may live on for long.
         self.detour = Detour::None;
         self.stage = Stage::Ended;
-        Poll::Ready(result)
+        Poll::Ready(Ok(()))
+    }
+
+    #[cold]
+    fn go_on(&mut self, context: &mut Context<'_>) -> Poll<Result<(), RequestError>> {
+        if let Detour::Later(_, way) = std::mem::replace(&mut self.detour, Detour::None) {
+            self.detour = Detour::LongWay(way);
+        }
+        self.poll_detour(context)
+    }
+
+    #[cold]
+    fn fail_detour(&mut self, error: RequestError, context: &mut Context<'_>) -> Poll<Result<(), RequestError>> {
+        self.stage = Stage::Ended;
+        match std::mem::replace(&mut self.detour, Detour::None) {
+            Detour::LongWay(way) => self.fail(error, way, context),
+            _ => Poll::Ready(Err(error)),
+        }
     }
 
     /// What the device still works on stays, the buffer with it, until it is done.
@@ -422,6 +518,12 @@ impl BufferTransfer<'_> {
         let Self(mut transfer) = self;
         transfer.request.tag = tag;
         Self(transfer)
+    }
+
+    /// As [`Transfer::timeout`].
+    pub fn timeout(self, limit: Option<Duration>) -> Self {
+        let Self(transfer) = self;
+        Self(transfer.timeout(limit))
     }
 }
 

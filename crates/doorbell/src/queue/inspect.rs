@@ -29,6 +29,8 @@ pub struct Counters {
     pub orphaned: u64,
     /// Commands that were sent once more after the controller was reset.
     pub replayed: u64,
+    /// Commands that failed for a passing reason and were tried again.
+    pub retried: u64,
 }
 
 impl QueuePair {

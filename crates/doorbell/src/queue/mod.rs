@@ -14,6 +14,7 @@ pub(crate) mod pooled;
 mod recovery;
 mod rings;
 mod slots;
+mod time_limits;
 mod waiting;
 mod words;
 
@@ -25,4 +26,5 @@ pub(crate) use lists::{List, Lists};
 pub(crate) use pair::{Notes, Parts, QueuePair};
 pub(crate) use pool::Pool;
 pub(crate) use slots::{MAX_DEPTH, SLOT_WORDS, Token};
+pub(crate) use time_limits::{InFlight, TimeLimit};
 pub(crate) use words::Words;

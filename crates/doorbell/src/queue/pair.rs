@@ -15,6 +15,7 @@ use super::lock::{Guard, MarkedLock};
 use super::pool::{Pool, Run};
 use super::rings::{self, Commands, CompletionRing, Completions, SubmissionRing};
 use super::slots::{FreeSlots, SLOT_WORDS, Slots, Taken, Token};
+use super::time_limits::{TimeLimit, TimeLimits};
 use super::waiting::{Place, Waiting};
 use super::words::Words;
 use crate::error::{DeviceMisbehaved, Lost};
@@ -71,6 +72,8 @@ pub(crate) struct Notes {
     pub(crate) tag: u64,
     /// The memory registration its data lies in; 0 for none.
     pub(crate) registration: u64,
+    /// How long it may take.
+    pub(crate) limit: TimeLimit,
     /// Whether its data goes through bounce pages.
     pub(crate) bounced: bool,
 }
@@ -188,6 +191,7 @@ pub(super) struct Inner {
     /// For [`QueuePair::unlock`] to do; made when needed, which is rare.
     pub(super) rest: Option<Box<Rest>>,
     pub(super) unrung: Unrung,
+    pub(super) limits: TimeLimits,
     pub(super) counters: Counters,
 }
 
@@ -215,6 +219,7 @@ impl QueuePair {
             retiring: 0,
             rest: None,
             unrung: Unrung::default(),
+            limits: TimeLimits::default(),
             counters: Counters::default(),
         };
         rings::clear(&parts.submission, &parts.completion);
@@ -369,6 +374,9 @@ impl QueuePair {
         inner.sq.push(&self.submission, &words);
         if notes.bounced {
             inner.counters.bounced += 1;
+        }
+        if notes.limit != TimeLimit::Usual {
+            inner.limits.set(slot, self.depth(), inner.counters.submitted, notes.limit);
         }
         let old_waker = inner.wakers[usize::from(slot)].replace(waker);
         // There is none, as a free slot has no waker; and none may be dropped under the lock.

@@ -18,6 +18,15 @@ pub(crate) enum Data<'a> {
 }
 
 impl Data<'_> {
+    /// The same once more.
+    pub(crate) fn reborrow(&mut self) -> Data<'_> {
+        match self {
+            Data::None => Data::None,
+            Data::In(bytes) => Data::In(bytes),
+            Data::Out(bytes) => Data::Out(bytes),
+        }
+    }
+
     fn len(&self) -> usize {
         match self {
             Data::None => 0,

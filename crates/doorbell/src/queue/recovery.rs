@@ -20,22 +20,17 @@ impl QueuePair {
         });
     }
 
+    /// Counts a command that is tried again.
+    pub(crate) fn count_retry(&self) {
+        self.locked(|inner| inner.counters.retried += 1);
+    }
+
     /// How many commands were sent so far.
     pub(crate) fn submitted(&self) -> u64 {
         let inner = self.lock.lock();
         let submitted = inner.counters.submitted;
         self.unlock(inner);
         submitted
-    }
-
-    /// The commands that the device has: identifier and opcode.
-    pub(crate) fn in_flight(&self) -> Vec<(u16, u8)> {
-        let slots = (0..self.depth()).map(|index| self.slots.at(index));
-        let in_flight = slots.filter_map(|slot| match slot.state() {
-            (State::InFlight | State::Orphaned, cid) => Some((cid, slot.command().cdw0.opcode())),
-            _ => None,
-        });
-        in_flight.collect()
     }
 
     /// What the queue knows of the commands it has and had.

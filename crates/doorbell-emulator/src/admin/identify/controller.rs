@@ -21,6 +21,7 @@ impl Controller {
         let version = config.version;
         let [oui2, oui1, oui0] = config.ieee_oui;
         let capacity: u128 = self.subsystem.all().iter().map(|namespace| u128::from(bytes(namespace))).sum();
+        let [crdt1, crdt2, crdt3] = config.crdt;
         let nqn = subsystem.nqn.clone().unwrap_or_else(|| default_nqn(&subsystem.serial));
         let mut page = IdentifyController {
             vid: config.vendor_id,
@@ -34,6 +35,9 @@ impl Controller {
             cntlid: self.port.cntlid,
             ver: if version >= Version::V1_2 { version } else { Version::new() },
             rtd3e: config.rtd3e,
+            crdt1,
+            crdt2,
+            crdt3,
             oaes: Oaes::new().with_namespace_attribute(config.namespace_notices),
             ctratt: Ctratt::new().with_host_id_128(config.host_id_128),
             cntrltype: if version >= Version::V1_4 { ControllerType::IO } else { ControllerType::NOT_REPORTED },
