@@ -1,9 +1,12 @@
 //! What is measured.
 
+use std::hint::black_box;
 use std::pin::Pin;
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 
-use doorbell::{CompletionMode, DmaBuffer, DriverOptions, GuestMemory, Namespace, NvmeDriver, PagedRange};
+use doorbell::{
+    CompletionMode, DmaBuffer, DriverOptions, GuestMemory, Namespace, NvmeDriver, PagedRange, RequestError,
+};
 use doorbell_device::zero_work::{Options, Queue, ZeroWork};
 use futures_lite::future::block_on;
 use vm_memory::{GuestAddress, GuestMemoryMmap};
@@ -15,6 +18,8 @@ use crate::bare::Bare;
 pub(crate) enum Case {
     /// The rings without a driver.
     Bare,
+    /// The loop that polls futures, with futures that do nothing.
+    Executor,
     /// 4 KiB reads into guest memory.
     GuestRead,
     /// 4 KiB writes from guest memory.
@@ -35,7 +40,8 @@ impl Case {
 
     pub(crate) fn name(self) -> &'static str {
         match self {
-            Case::Bare => "bare ring",
+            Case::Bare => "(the bare ring itself)",
+            Case::Executor => "(the loop that polls itself)",
             Case::GuestRead => "read 4 KiB, guest memory",
             Case::GuestWrite => "write 4 KiB, guest memory",
             Case::BufferRead => "read 4 KiB, DmaBuffer",
@@ -48,6 +54,7 @@ impl Case {
 /// One case, set up.
 pub(crate) enum Bench {
     Bare(Bare, usize),
+    Executor(usize),
     Driver(Box<Driver>),
 }
 
@@ -65,6 +72,9 @@ impl Bench {
     pub(crate) fn new(case: Case, in_flight: usize) -> anyhow::Result<Self> {
         if case == Case::Bare {
             return Ok(Self::Bare(Bare::new()?, in_flight));
+        }
+        if case == Case::Executor {
+            return Ok(Self::Executor(in_flight));
         }
         let device = ZeroWork::new(Options::default())?;
         let options = DriverOptions::new(device.clone()).cpus(1).depth(256).completion(CompletionMode::CallerPolls);
@@ -102,6 +112,11 @@ impl Bench {
                 }
                 rounds * *in_flight
             }
+            Bench::Executor(in_flight) => {
+                let rounds = commands.div_ceil(*in_flight);
+                run_rounds(rounds, *in_flight, |_| Once::default(), || ());
+                rounds * *in_flight
+            }
             Bench::Driver(driver) => driver.run(commands),
         }
     }
@@ -130,32 +145,17 @@ impl Driver {
         rounds * self.in_flight
     }
 
-    /// The loop that is measured: every future is pending once, then its completion is posted, found and claimed.
     #[inline(always)]
     fn rounds<'a>(
         &'a self,
         rounds: usize,
         start: impl Fn(&'a Namespace, &'a GuestMemory, u64) -> doorbell::Transfer<'a>,
     ) {
-        let mut context = Context::from_waker(Waker::noop());
-        let mut pending: Vec<Option<doorbell::Transfer<'a>>> = (0..self.in_flight).map(|_| None).collect();
-        for _ in 0..rounds {
-            for (i, slot) in pending.iter_mut().enumerate() {
-                let transfer = slot.insert(start(&self.namespace, &self.memory, i as u64));
-                assert!(poll(transfer, &mut context).is_pending(), "nothing is completed yet");
-            }
+        let complete = || {
             self.queue.complete(usize::MAX);
             self.driver.poll_cpu(0);
-            for slot in &mut pending {
-                if let Some(transfer) = slot {
-                    assert!(
-                        matches!(poll(transfer, &mut context), std::task::Poll::Ready(Ok(()))),
-                        "all are completed"
-                    );
-                }
-                *slot = None;
-            }
-        }
+        };
+        run_rounds(rounds, self.in_flight, |i| start(&self.namespace, &self.memory, i), complete);
     }
 
     fn buffer_rounds(&mut self, rounds: usize) {
@@ -171,12 +171,54 @@ impl Driver {
             self.driver.poll_cpu(0);
             for (slot, place) in pending.iter_mut().zip(&mut self.buffers) {
                 let Some(transfer) = slot else { continue };
-                let std::task::Poll::Ready((buffer, Ok(()))) = poll(transfer, &mut context) else {
+                let Poll::Ready((buffer, Ok(()))) = poll(transfer, &mut context) else {
                     panic!("all are completed");
                 };
                 *place = Some(buffer);
                 *slot = None;
             }
+        }
+    }
+}
+
+/// The loop that is measured: every future is pending once, then its completion is posted, found and claimed.
+#[inline(always)]
+fn run_rounds<F>(rounds: usize, in_flight: usize, start: impl Fn(u64) -> F, complete: impl Fn())
+where
+    F: Future<Output = Result<(), RequestError>> + Unpin,
+{
+    let mut context = Context::from_waker(Waker::noop());
+    let mut pending: Vec<Option<F>> = (0..in_flight).map(|_| None).collect();
+    for _ in 0..rounds {
+        for (i, slot) in pending.iter_mut().enumerate() {
+            let transfer = slot.insert(start(i as u64));
+            assert!(poll(transfer, &mut context).is_pending(), "nothing is completed yet");
+        }
+        complete();
+        for slot in &mut pending {
+            if let Some(transfer) = slot {
+                assert!(matches!(poll(transfer, &mut context), Poll::Ready(Ok(()))), "all are completed");
+            }
+            *slot = None;
+        }
+    }
+}
+
+/// Does nothing, and is pending once.
+#[derive(Default)]
+struct Once {
+    polled: bool,
+}
+
+impl Future for Once {
+    type Output = Result<(), RequestError>;
+
+    /// Kept from being foreseen, otherwise no loop were left. Not called, so that a call is the driver's own to pay for.
+    #[inline(always)]
+    fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
+        match black_box(std::mem::replace(&mut self.polled, true)) {
+            false => Poll::Pending,
+            true => Poll::Ready(Ok(())),
         }
     }
 }
@@ -193,6 +235,6 @@ fn page(gpns: &[u64], i: u64) -> PagedRange<'_> {
 }
 
 #[inline(always)]
-fn poll<F: Future + Unpin>(future: &mut F, context: &mut Context<'_>) -> std::task::Poll<F::Output> {
+fn poll<F: Future + Unpin>(future: &mut F, context: &mut Context<'_>) -> Poll<F::Output> {
     Pin::new(future).poll(context)
 }

@@ -32,23 +32,25 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    pub(crate) fn new(case: Case, in_flight: usize, measured: &Measured, floor: &Measured) -> Self {
-        let net = |ns: f64| ns - floor.median();
+    /// Net of the floors.
+    pub(crate) fn new(case: Case, in_flight: usize, measured: &Measured, floors: [&Measured; 2]) -> Self {
+        let net = |ns: f64| ns - floors[0].median() - floors[1].median();
+        let floor = floors[0].instructions.zip(floors[1].instructions).map(|(one, other)| one + other);
         Self {
             case: case.name(),
             in_flight,
             ns: net(measured.median()),
             ns_min: net(measured.nanoseconds[0]),
             ns_max: net(measured.nanoseconds[measured.nanoseconds.len() - 1]),
-            instructions: measured.instructions.zip(floor.instructions).map(|(gross, floor)| gross - floor),
+            instructions: measured.instructions.zip(floor).map(|(gross, floor)| gross - floor),
             allocations: measured.allocations,
         }
     }
 
-    /// The bare ring itself, gross.
-    pub(crate) fn floor(in_flight: usize, floor: &Measured) -> Self {
+    /// A floor itself, gross.
+    pub(crate) fn floor(case: Case, in_flight: usize, floor: &Measured) -> Self {
         Self {
-            case: "(the bare ring itself)",
+            case: case.name(),
             in_flight,
             ns: floor.median(),
             ns_min: floor.nanoseconds[0],
@@ -70,7 +72,7 @@ pub(crate) fn print(rows: &[Row], format: Format) -> anyhow::Result<()> {
         if format == Format::Markdown { comfy_table::presets::ASCII_MARKDOWN } else { comfy_table::presets::NOTHING };
     table.load_style(style);
     table.set_header([
-        "per I/O, net of the bare ring",
+        "per I/O, net of the floors below",
         "in flight",
         "ns (median)",
         "ns (min..max)",

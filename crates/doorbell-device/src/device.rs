@@ -23,6 +23,12 @@ pub trait Device: Send + Sync + 'static {
     /// The doorbell at a byte offset from the start of the registers.
     fn doorbell(&self, offset: usize) -> Result<Doorbell, DeviceError>;
 
+    /// Whether commands are mostly completed within the call that rings their doorbell, so that a look right after it is
+    /// worth it.
+    fn completes_inline(&self) -> bool {
+        false
+    }
+
     /// Makes memory reachable for the device. It stays so until the last clone of what is returned goes.
     fn map(&self, request: MapRequest) -> Result<DmaMemory, DeviceError>;
 

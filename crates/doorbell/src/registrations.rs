@@ -4,14 +4,13 @@
 //! marks it dead, waits for the slots that name it, then lets the mappings go.
 
 use std::collections::HashMap;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use doorbell_device::{DeviceError, DmaMemory, HostMemory, MapRequest};
 
 use crate::driver::Core;
 use crate::error::RequestError;
-use crate::memory::{GuestMemory, Registration};
+use crate::memory::{GuestMemory, Life, Registration};
 
 #[derive(Default)]
 pub(crate) struct Registrations {
@@ -37,7 +36,7 @@ impl Registrations {
     /// Takes all mappings down: the device could not be stopped, and must not reach the memory any more.
     pub(crate) fn unmap_all(&self) {
         for registration in self.lock().by_key.values() {
-            registration.dead.store(true, Ordering::Release);
+            registration.life.end();
             drop(take_mappings(registration));
         }
     }
@@ -70,8 +69,7 @@ impl Core {
         let core: Weak<Core> = Arc::downgrade(self);
         let registration = Arc::new(Registration {
             driver: self.id,
-            key: known.last_key,
-            dead: false.into(),
+            life: Life::new(known.last_key),
             mappings: Mutex::new(mappings),
             on_drop: Box::new(move |key| {
                 // Nobody can use it any more, but the device may still: it goes when the last command is done.
@@ -83,14 +81,14 @@ impl Core {
                 }
             }),
         });
-        known.by_key.insert(registration.key, registration.clone());
+        known.by_key.insert(registration.life.key, registration.clone());
         Ok(memory.registered(registration, &iovas))
     }
 
     /// Marks a registration dead, waits until no command names it, and lets its mappings go.
     pub(crate) async fn unregister(&self, key: u64) {
         let Some(registration) = self.registrations.lock().by_key.get(&key).cloned() else { return };
-        registration.dead.store(true, Ordering::Release);
+        registration.life.end();
         for queue in self.issuers.queues() {
             // Passes through the queue's lock, after which no command that was being built is unseen.
             queue.retire(|slots, slot| slots.registration(slot) == key).await;

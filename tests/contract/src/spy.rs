@@ -153,6 +153,10 @@ impl Device for Spy {
         }))
     }
 
+    fn completes_inline(&self) -> bool {
+        self.device.completes_inline()
+    }
+
     fn map(&self, request: MapRequest) -> Result<DmaMemory, DeviceError> {
         self.device.map(request)
     }

@@ -103,6 +103,10 @@ impl<C: SoftController> Device for InProcess<C> {
         Ok(Doorbell::from_fn(move |value| shared.ring(at / 4, value)))
     }
 
+    fn completes_inline(&self) -> bool {
+        self.shared.run == Run::Inline
+    }
+
     fn map(&self, request: MapRequest) -> Result<DmaMemory, DeviceError> {
         self.shared.space.map(request)
     }

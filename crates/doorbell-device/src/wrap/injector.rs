@@ -196,6 +196,7 @@ impl Device for FaultInjector {
     pass_on! {
         address() -> String;
         interrupt_count() -> u32;
+        completes_inline() -> bool;
     }
 
     fn read32(&self, offset: usize) -> Result<u32, DeviceError> {

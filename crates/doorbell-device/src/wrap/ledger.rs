@@ -182,6 +182,7 @@ impl Device for DmaLedger {
         address() -> String;
         doorbell(offset: usize) -> Result<Doorbell, DeviceError>;
         interrupt_count() -> u32;
+        completes_inline() -> bool;
         loss() -> Option<Interrupt>;
         check_present() -> Result<(), DeviceError>;
         may_return() -> bool;

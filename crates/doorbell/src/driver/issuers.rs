@@ -213,7 +213,7 @@ impl Core {
             pool: self.options.bounce_pool,
             max_transfer: self.max_transfer_bytes(),
             sgl: self.layout.sgl,
-            eager: self.completion != CompletionMode::Interrupt,
+            eager: self.looks_after_submitting(),
         };
         let queue = queues::build(&*self.device, &shape, self.failure.clone())?;
         // Waiting for the interrupt begins before the device can raise it.
@@ -232,6 +232,15 @@ impl Core {
             None => self.polled.add(queue.clone()),
         }
         Ok(queue)
+    }
+
+    fn looks_after_submitting(&self) -> bool {
+        match self.completion {
+            CompletionMode::Interrupt => false,
+            CompletionMode::Adaptive => true,
+            // Who polls looks soon enough, unless there is something already.
+            CompletionMode::Polling | CompletionMode::CallerPolls => self.device.completes_inline(),
+        }
     }
 
     /// The interrupt vector of a queue. Vector 0 is the admin queue's alone where there is another.

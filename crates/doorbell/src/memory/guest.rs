@@ -57,11 +57,11 @@ pub struct GuestMemory {
 }
 
 struct Inner {
+    /// The largest region that a device may read and write, where most I/O goes. Empty if it is registered with no driver.
+    main: Window,
+    registration: Arc<Registration>,
     /// By guest address.
     regions: Box<[Region]>,
-    /// The driver that it is registered with; no driver is 0.
-    driver: u64,
-    registration: Option<Arc<Registration>>,
 }
 
 #[derive(Clone)]
@@ -76,23 +76,44 @@ struct Region {
 
 /// The tie between guest memory and one driver's device.
 pub(crate) struct Registration {
-    /// Which driver.
+    /// Which driver; 0 is none.
     pub(crate) driver: u64,
-    /// By which slots name it; never 0.
-    pub(crate) key: u64,
-    /// Set when it is being unregistered: no new I/O may use it.
-    pub(crate) dead: AtomicBool,
+    pub(crate) life: Life,
     /// Keeps the memory reachable. Emptied when it is unregistered.
     pub(crate) mappings: std::sync::Mutex<Vec<DmaMemory>>,
     /// Called when the last handle goes.
     pub(crate) on_drop: Box<dyn Fn(u64) + Send + Sync>,
 }
 
+/// What a command has to know of the memory that it goes to.
+pub(crate) struct Life {
+    /// By which slots name it; 0 is memory that nobody can take away.
+    pub(crate) key: u64,
+    /// Set when it is being unregistered: no new I/O may use it.
+    dead: AtomicBool,
+}
+
+/// Of memory that lasts as long as any command that uses it.
+pub(crate) static LASTING: Life = Life::new(0);
+
+impl Life {
+    pub(crate) const fn new(key: u64) -> Self {
+        Self { key, dead: AtomicBool::new(false) }
+    }
+
+    pub(crate) fn end(&self) {
+        self.dead.store(true, Ordering::Release);
+    }
+
+    #[inline(always)]
+    pub(crate) fn has_ended(&self) -> bool {
+        self.dead.load(Ordering::Acquire)
+    }
+}
+
 impl Drop for Inner {
     fn drop(&mut self) {
-        if let Some(registration) = &self.registration {
-            (registration.on_drop)(registration.key);
-        }
+        (self.registration.on_drop)(self.registration.life.key);
     }
 }
 
@@ -125,7 +146,9 @@ impl GuestMemoryBuilder {
             }
             floor = region.end;
         }
-        Ok(GuestMemory { inner: Arc::new(Inner { regions: self.regions.into(), driver: 0, registration: None }) })
+        let regions = self.regions.into();
+        let registration = Arc::new(Registration::none());
+        Ok(GuestMemory { inner: Arc::new(Inner { main: Window::default(), registration, regions }) })
     }
 }
 
@@ -160,19 +183,35 @@ impl GuestMemory {
     pub(crate) fn registered(&self, registration: Arc<Registration>, iovas: &[u64]) -> Self {
         let regions = self.inner.regions.iter().zip(iovas);
         let regions = regions.map(|(r, iova)| Region { iova_offset: iova.wrapping_sub(r.gpa), ..r.clone() });
-        let driver = registration.driver;
-        Self { inner: Arc::new(Inner { regions: regions.collect(), driver, registration: Some(registration) }) }
+        let regions: Box<[Region]> = regions.collect();
+        let whole = regions.iter().filter(|region| region.access == Access::ReadWrite).map(Window::of);
+        let main = whole.max_by_key(|window| window.count).unwrap_or_default();
+        Self { inner: Arc::new(Inner { main, registration, regions }) }
     }
 
     /// The tie to a driver, if there is one, alive or not.
     #[inline(always)]
     pub(crate) fn registration(&self, driver: u64) -> Option<&Registration> {
-        if self.inner.driver == driver { self.inner.registration.as_deref() } else { None }
+        Some(&*self.inner.registration).filter(|registration| registration.driver == driver)
     }
 
     /// The key of its registration with a driver, alive or not.
     pub(crate) fn registration_key(&self, driver: u64) -> Option<u64> {
-        self.registration(driver).map(|r| r.key)
+        self.registration(driver).map(|r| r.life.key)
+    }
+
+    /// Where the device finds a guest page, all of which it reaches; `None` also if its address there is no page's.
+    #[inline(always)]
+    pub(crate) fn page_iova(&self, gpn: u64, access: Access) -> Option<u64> {
+        match self.inner.main.iova(gpn) {
+            None => self.page_elsewhere(gpn, access),
+            iova => iova,
+        }
+    }
+
+    #[inline(never)]
+    fn page_elsewhere(&self, gpn: u64, access: Access) -> Option<u64> {
+        self.reach(access).page(gpn, PAGE as usize)
     }
 
     #[inline(always)]
@@ -248,14 +287,14 @@ impl Region {
 }
 
 impl Registration {
-    /// Whether new I/O may use it.
-    #[inline(always)]
-    pub(crate) fn is_alive(&self) -> bool {
-        !self.dead.load(Ordering::Acquire)
+    /// With no driver.
+    fn none() -> Self {
+        Self { driver: 0, life: Life::new(0), mappings: std::sync::Mutex::default(), on_drop: Box::new(|_| ()) }
     }
 
+    /// An error if no new I/O may use it.
     pub(crate) fn check_alive(&self) -> Result<(), MemoryError> {
-        if self.is_alive() { Ok(()) } else { Err(MemoryError::Unregistered) }
+        if self.life.has_ended() { Err(MemoryError::Unregistered) } else { Ok(()) }
     }
 }
 
@@ -267,7 +306,7 @@ pub(crate) struct Reach<'a> {
     window: Window,
 }
 
-/// The whole pages of the last region.
+/// The whole pages of a region.
 #[derive(Clone, Copy, Default)]
 struct Window {
     /// The first one's number, and how many there are.
@@ -277,14 +316,30 @@ struct Window {
     iova_offset: u64,
 }
 
+impl Window {
+    /// None where pages do not stay pages.
+    fn of(region: &Region) -> Self {
+        let first = region.gpa.div_ceil(PAGE);
+        let pages = (region.end / PAGE).saturating_sub(first);
+        let count = if region.iova_offset.is_multiple_of(PAGE) { pages } else { 0 };
+        Self { first, count, iova_offset: region.iova_offset }
+    }
+
+    #[inline(always)]
+    fn iova(&self, gpn: u64) -> Option<u64> {
+        let inside = gpn.wrapping_sub(self.first) < self.count;
+        inside.then(|| (gpn * PAGE).wrapping_add(self.iova_offset))
+    }
+}
+
 impl Reach<'_> {
     /// Where the device finds the first `len` bytes of a guest page; `None` if it does not, or not at the start of a page.
     #[inline(always)]
     pub(crate) fn page(&mut self, gpn: u64, len: usize) -> Option<u64> {
-        if gpn.wrapping_sub(self.window.first) < self.window.count {
-            return Some((gpn * PAGE).wrapping_add(self.window.iova_offset));
+        match self.window.iova(gpn) {
+            None => self.page_elsewhere(gpn, len),
+            iova => iova,
         }
-        self.page_elsewhere(gpn, len)
     }
 
     /// As [`page`](Self::page), in another region than the last.
@@ -292,9 +347,7 @@ impl Reach<'_> {
     fn page_elsewhere(&mut self, gpn: u64, len: usize) -> Option<u64> {
         let iova = self.iova(gpn.saturating_mul(PAGE), len).ok().filter(|iova| iova.is_multiple_of(PAGE))?;
         if let Some(region) = self.last {
-            let first = region.gpa.div_ceil(PAGE);
-            let count = (region.end / PAGE).saturating_sub(first);
-            self.window = Window { first, count, iova_offset: region.iova_offset };
+            self.window = Window::of(region);
         }
         Some(iova)
     }
@@ -322,7 +375,7 @@ impl fmt::Debug for GuestMemory {
         let regions = self.inner.regions.iter().map(|r| format!("{:#x}..{:#x} {:?}", r.gpa, r.end, r.access));
         f.debug_struct("GuestMemory")
             .field("regions", &regions.collect::<Vec<_>>())
-            .field("registered", &self.inner.registration.is_some())
+            .field("registered", &(self.inner.registration.driver != 0))
             .finish()
     }
 }

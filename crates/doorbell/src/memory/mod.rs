@@ -8,8 +8,8 @@ mod payload;
 mod pointers;
 
 pub use buffer::DmaBuffer;
-pub(crate) use guest::Registration;
 pub use guest::{GuestMemory, GuestMemoryBuilder, MemoryError};
+pub(crate) use guest::{Life, Registration};
 pub use paged_range::{PAGE_SIZE, PagedRange};
 pub(crate) use payload::{Payload, run_pointers};
 pub(crate) use pointers::{Chain, Layout, Pointers, chain_pages};

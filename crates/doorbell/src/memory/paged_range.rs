@@ -15,6 +15,7 @@ pub const PAGE_SIZE: usize = 4096;
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PagedRange<'a> {
+    /// In the first page.
     offset: usize,
     len: usize,
     gpns: &'a [u64],
@@ -26,9 +27,16 @@ impl<'a> PagedRange<'a> {
     #[must_use]
     pub const fn new(offset: usize, len: usize, gpns: &'a [u64]) -> Option<Self> {
         match (offset.checked_add(len), gpns.len().checked_mul(PAGE_SIZE)) {
-            (Some(end), Some(size)) if end <= size => Some(Self { offset, len, gpns }),
+            (Some(end), Some(size)) if end <= size => Some(Self::from_its_page(offset, len, gpns)),
             _ => None,
         }
+    }
+
+    /// A range that begins in the first of its pages. It must end within them.
+    #[inline(always)]
+    const fn from_its_page(offset: usize, len: usize, gpns: &'a [u64]) -> Self {
+        let (_, gpns) = gpns.split_at(offset / PAGE_SIZE);
+        Self { offset: offset % PAGE_SIZE, len, gpns }
     }
 
     /// Bytes.
@@ -51,31 +59,28 @@ impl<'a> PagedRange<'a> {
         if offset.checked_add(len)? > self.len {
             return None;
         }
-        Some(Self { offset: self.offset + offset, len, gpns: self.gpns })
+        Some(Self::from_its_page(self.offset + offset, len, self.gpns))
     }
 
-    /// Where it begins, if its first `len` bytes lie in one page.
+    /// The page that its first `len` bytes lie in, and where they begin there; `None` if there are several or none.
     #[inline(always)]
-    pub(crate) fn in_one_page(&self, len: usize) -> Option<u64> {
-        let offset = self.offset % PAGE_SIZE;
-        let gpn = self.gpns.get(self.offset / PAGE_SIZE)?;
-        (len <= self.len && len <= PAGE_SIZE - offset).then(|| address(*gpn, offset))
+    pub(crate) fn in_one_page(&self, len: usize) -> Option<(u64, usize)> {
+        let gpn = *self.gpns.first()?;
+        (len <= self.len && self.offset + len <= PAGE_SIZE).then_some((gpn, self.offset))
     }
 
     /// The pages that it has a part in, and where in the first of them it begins.
     pub(crate) fn pages(&self) -> (usize, &'a [u64]) {
-        let (first, offset) = (self.offset / PAGE_SIZE, self.offset % PAGE_SIZE);
-        let count = (offset + self.len).div_ceil(PAGE_SIZE);
-        (offset, self.gpns.get(first..).and_then(|gpns| gpns.get(..count)).unwrap_or_default())
+        let count = (self.offset + self.len).div_ceil(PAGE_SIZE);
+        (self.offset, self.gpns.get(..count).unwrap_or_default())
     }
 
     /// The pieces, page by page: guest address and bytes.
     #[inline]
     pub(crate) fn pieces(&self) -> impl Iterator<Item = (u64, usize)> + 'a {
-        let first = self.offset / PAGE_SIZE;
-        let mut offset = self.offset % PAGE_SIZE;
+        let mut offset = self.offset;
         let mut left = self.len;
-        self.gpns.get(first..).unwrap_or_default().iter().map_while(move |gpn| {
+        self.gpns.iter().map_while(move |gpn| {
             if left == 0 {
                 return None;
             }

@@ -1,6 +1,6 @@
 use doorbell_device::{Access, DmaMemory};
 
-use super::guest::{Reach, Registration};
+use super::guest::{LASTING, Life, Reach};
 use super::pointers::{Builder, Chain, Layout, Pointers, SglBuilder};
 use super::{DmaBuffer, GuestMemory, MemoryError, PAGE_SIZE, PagedRange};
 use crate::queue::List;
@@ -46,32 +46,27 @@ impl Payload<'_> {
     #[inline(always)]
     pub(crate) fn registration(&self, driver: u64) -> Option<u64> {
         match self {
-            Payload::Guest(memory, _) => memory.registration(driver).map(|r| r.key),
+            Payload::Guest(memory, _) => memory.registration_key(driver),
             Payload::Buffer(Some(buffer)) => buffer.iova(driver).map(|_| 0),
             _ => None,
         }
     }
 
-    /// Where the device finds the first `len` bytes, if it reaches them and they lie in one page; and the registration
-    /// that keeps them reachable, where there is one.
+    /// Where the device finds the first `len` bytes, if it reaches them and PRP1 alone can say so; and how long it does.
     #[inline(always)]
-    pub(crate) fn in_one_page(
-        &self,
-        driver: u64,
-        layout: &Layout,
-        access: Access,
-        len: usize,
-    ) -> Option<(u64, Option<&Registration>)> {
-        let (iova, registration) = match self {
-            Payload::Guest(memory, range) => {
-                let registration = memory.registration(driver)?;
-                let gpa = range.in_one_page(len)?;
-                (memory.reach(access).iova(gpa, len).ok()?, Some(registration))
+    pub(crate) fn in_one_page(&self, driver: u64, layout: &Layout, access: Access, len: usize) -> Option<(u64, &Life)> {
+        if let Payload::Guest(memory, range) = self {
+            let registration = memory.registration(driver)?;
+            // In one page of the guest is in one of the controller's, which are no smaller.
+            let (gpn, offset) = range.in_one_page(len)?;
+            if offset & 3 != 0 {
+                return None;
             }
-            Payload::Buffer(Some(buffer)) if len <= buffer.len() => (buffer.iova(driver)?, None),
-            Payload::Buffer(_) | Payload::Into(_) | Payload::From(_) => return None,
-        };
-        layout.is_one_page(iova, len).then_some((iova, registration))
+            return Some((memory.page_iova(gpn, access)? + offset as u64, &registration.life));
+        }
+        let Payload::Buffer(Some(buffer)) = self else { return None };
+        let iova = buffer.iova(driver)?;
+        (len <= buffer.len() && layout.is_one_page(iova, len)).then_some((iova, &LASTING))
     }
 
     /// Names `len` bytes from `offset` on to the device, `None` if that cannot be done without a copy. Under the lock

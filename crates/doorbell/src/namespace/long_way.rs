@@ -46,9 +46,8 @@ impl From<MemoryError> for Unbuilt {
 }
 
 impl<'a> LongWay<'a> {
-    pub(super) fn new(request: &Request<'_>, queue: &'a QueuePair, terms: Terms) -> Self {
-        let step = if request.is_direct() { Step::Direct } else { Step::Bounced };
-        Self { step, done: 0, piece: 0, terms, exchange: Exchange::new(queue) }
+    pub(super) fn new(queue: &'a QueuePair, terms: Terms) -> Self {
+        Self { step: Step::Direct, done: 0, piece: 0, terms, exchange: Exchange::new(queue) }
     }
 
     /// How often the command under way was tried again.
@@ -125,7 +124,7 @@ impl<'a> LongWay<'a> {
     /// Submits it straight from the payload, if the device can reach that.
     fn poll_direct(&mut self, request: &Request<'_>, context: &mut Context<'_>) -> Poll<Result<(), Refused<Unbuilt>>> {
         let core = &*request.inner.core;
-        let Some(registration) = request.payload.registration(core.id) else {
+        let Some(registration) = request.payload.registration(request.inner.direct_driver) else {
             return Poll::Ready(Err(Refused::Build(Unbuilt::NeedsBounce)));
         };
         let bytes = request.bytes(request.block_count);
@@ -148,8 +147,14 @@ impl<'a> LongWay<'a> {
                 let (memory, offset, _) = pool.memory(run);
                 Chain { memory, offset }
             });
-            let pointers =
-                request.payload.pointers(core.id, &core.layout, list, chain, request.kind.access, (0, bytes))?;
+            let pointers = request.payload.pointers(
+                request.inner.direct_driver,
+                &core.layout,
+                list,
+                chain,
+                request.kind.access,
+                (0, bytes),
+            )?;
             Ok(request.command(0, request.block_count, pointers.ok_or(Unbuilt::NeedsBounce)?))
         })
     }

@@ -68,6 +68,9 @@ pub(crate) struct Inner {
     /// Bytes that a block has in memory: its data, and its metadata if that is carried.
     transfer_block_size: u32,
     max_transfer_blocks: u32,
+    /// The number of the driver by which memory knows whether it can be used directly; no driver's, where all data is
+    /// to be bounced.
+    direct_driver: u64,
     block_count: AtomicU64,
     removed: AtomicBool,
     details: RwLock<Details>,
@@ -97,6 +100,7 @@ impl Namespace {
             fixed,
             transfer_block_size,
             max_transfer_blocks,
+            direct_driver: if core.options.always_bounce { u64::MAX } else { core.id },
             block_count: AtomicU64::new(seen.block_count),
             removed: AtomicBool::new(false),
             details: RwLock::new(seen.details),

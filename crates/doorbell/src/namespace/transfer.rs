@@ -21,18 +21,27 @@ type WaitForQueue<'a> = Pin<Box<dyn Future<Output = Result<&'a QueuePair, Reques
 #[must_use = "futures do nothing unless polled"]
 pub struct Transfer<'a> {
     request: Request<'a>,
-    stage: Stage,
-    /// Its slot, and in whose queue, while it is [`Stage::InFlight`].
-    token: Token,
-    queue: Option<&'a QueuePair>,
-    detour: Detour<'a>,
+    in_flight: Option<InFlight<'a>>,
+    stage: Stage<'a>,
 }
 
-/// What the I/O path does without.
-enum Detour<'a> {
-    None,
-    /// Not begun, and to be carried in a way of its own.
+/// A command that is in flight straight from the payload, with nothing but its slot.
+#[derive(Clone, Copy)]
+struct InFlight<'a> {
+    queue: &'a QueuePair,
+    token: Token,
+}
+
+/// How far a transfer is that is not in flight with just a slot. The tag is a byte of its own, so that it is compared
+/// and not worked out.
+#[repr(u8)]
+enum Stage<'a> {
+    /// Not polled yet, and may need no more than a slot.
+    New,
+    /// Not polled yet, and to be carried in a way of its own.
     Special(Terms),
+    /// There is nothing, or nothing more, to do.
+    Ended,
     /// The CPU has no queue yet.
     NoQueue(WaitForQueue<'a>, Terms),
     LongWay(LongWay<'a>),
@@ -48,16 +57,15 @@ pub(super) struct Terms {
     pub(super) retries: u32,
 }
 
-/// How far a transfer is.
+/// What came of submitting a transfer at once.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    /// Not polled yet.
-    New,
-    /// In flight straight from the payload, with nothing but its slot.
-    InFlight,
-    /// Whatever needs more than that.
-    Detour,
-    Ended,
+enum Start {
+    /// It is in flight.
+    Pending,
+    /// It is in flight, and completions were looked for since: it may be done already.
+    Looked,
+    /// It cannot go out like this. Nothing has happened yet.
+    Not,
 }
 
 /// What was asked for.
@@ -75,7 +83,10 @@ pub(super) struct Request<'a> {
 #[derive(Clone, Copy)]
 pub(super) struct Kind {
     opcode: NvmOpcode,
-    fua: bool,
+    /// What its CDW12 says besides the number of blocks.
+    cdw12: ReadWriteCdw12,
+    /// Whether not every controller has it.
+    is_special: bool,
     /// What the device does with the memory.
     pub(super) access: Access,
     /// Whether it may be carried in pieces.
@@ -113,7 +124,7 @@ impl Namespace {
         guest_memory: &'a GuestMemory,
         range: PagedRange<'a>,
     ) -> Transfer<'a> {
-        let kind = Kind { fua, ..Kind::WRITE };
+        let kind = Kind::WRITE.with_fua(fua);
         self.transfer(kind, target_cpu, lba, block_count, Payload::Guest(guest_memory, range))
     }
 
@@ -146,7 +157,7 @@ impl Namespace {
         fua: bool,
         buffer: DmaBuffer,
     ) -> BufferTransfer<'_> {
-        let kind = Kind { fua, ..Kind::WRITE };
+        let kind = Kind::WRITE.with_fua(fua);
         BufferTransfer(self.transfer(kind, target_cpu, lba, block_count, Payload::Buffer(Some(buffer))))
     }
 
@@ -166,7 +177,7 @@ impl Namespace {
     /// As [`read`](Self::read).
     pub fn write_slice<'a>(&'a self, target_cpu: u32, lba: u64, fua: bool, slice: &'a [u8]) -> Transfer<'a> {
         let block_count = self.blocks_of(slice.len());
-        let kind = Kind { fua, ..Kind::WRITE };
+        let kind = Kind::WRITE.with_fua(fua);
         self.transfer(kind, target_cpu, lba, block_count, Payload::From(slice))
     }
 
@@ -187,24 +198,35 @@ impl Namespace {
     #[inline(always)]
     fn transfer<'a>(&'a self, kind: Kind, cpu: u32, lba: u64, block_count: u32, payload: Payload<'a>) -> Transfer<'a> {
         let request = Request { inner: self.inner(), payload, kind, cpu, block_count, lba, tag: 0 };
-        Transfer { request, stage: Stage::New, token: Token::NONE, queue: None, detour: Detour::None }
+        let stage = if kind.is_special { Stage::Special(Terms::default()) } else { Stage::New };
+        Transfer { request, in_flight: None, stage }
     }
 }
 
 impl Kind {
-    const READ: Self = Self { opcode: NvmOpcode::READ, fua: false, access: Access::Write, divisible: true };
-    const WRITE: Self = Self { opcode: NvmOpcode::WRITE, fua: false, access: Access::Read, divisible: true };
-    const COMPARE: Self = Self { opcode: NvmOpcode::COMPARE, fua: false, access: Access::Read, divisible: true };
+    const READ: Self = Self { opcode: NvmOpcode::READ, access: Access::Write, ..Self::WRITE };
+    const COMPARE: Self = Self { opcode: NvmOpcode::COMPARE, is_special: true, ..Self::WRITE };
+    const WRITE: Self = Self {
+        opcode: NvmOpcode::WRITE,
+        cdw12: ReadWriteCdw12::new(),
+        is_special: false,
+        access: Access::Read,
+        divisible: true,
+    };
+
+    fn with_fua(self, fua: bool) -> Self {
+        Self { cdw12: self.cdw12.with_fua(fua), ..self }
+    }
 }
 
 impl Request<'_> {
-    /// Whether it may go out as it is, as far as blocks and namespace go. What may not, [`check`](Self::check) says why.
+    /// Whether there are such blocks, and not too many. If not, [`check`](Self::check) says why.
     #[inline(always)]
-    fn is_plain(&self) -> bool {
+    fn has_blocks(&self) -> bool {
         let inner = self.inner;
         let some = self.block_count.wrapping_sub(1) < inner.max_transfer_blocks;
         let inside = inner.block_count().checked_sub(self.block_count.into()).is_some_and(|last| self.lba <= last);
-        some && inside && self.kind.opcode != NvmOpcode::COMPARE && self.is_direct()
+        some && inside
     }
 
     /// Checks what the caller asked for; `Ok(false)` if there is nothing to do.
@@ -230,12 +252,6 @@ impl Request<'_> {
         Ok(self.block_count != 0)
     }
 
-    /// Whether the device may reach the payload itself.
-    #[inline(always)]
-    pub(super) fn is_direct(&self) -> bool {
-        !self.inner.core.options.always_bounce
-    }
-
     /// Bytes that blocks have in memory.
     #[inline(always)]
     pub(super) fn bytes(&self, blocks: u32) -> usize {
@@ -246,7 +262,7 @@ impl Request<'_> {
     #[inline(always)]
     pub(super) fn command(&self, done: u32, blocks: u32, pointers: Pointers) -> Command {
         let lba = self.lba + u64::from(done);
-        let mut cdw12 = ReadWriteCdw12::new().with_nlb((blocks - 1) as u16).with_fua(self.kind.fua);
+        let mut cdw12 = self.kind.cdw12.with_nlb((blocks - 1) as u16);
         let mut cdw14 = 0;
         if let Protection::Type(pi) = self.inner.fixed.protection {
             (cdw12, cdw14) = protect(cdw12, pi, lba);
@@ -282,87 +298,125 @@ impl<'a> Transfer<'a> {
     /// `None` for as long as it likes. It is looked at no more often than every 10 ms, and about every eighth of the
     /// shortest limit.
     pub fn timeout(mut self, limit: Option<Duration>) -> Self {
-        if self.stage == Stage::New {
+        if let Stage::New | Stage::Special(_) = self.stage {
             self.request.inner.core.expect_limit(limit);
-            self.stage = Stage::Detour;
-            self.detour = Detour::Special(Terms { limit: limit.map_or(TimeLimit::None, TimeLimit::After), retries: 0 });
+            self.stage = Stage::Special(Terms { limit: limit.map_or(TimeLimit::None, TimeLimit::After), retries: 0 });
         }
         self
     }
 
     #[inline(always)]
     fn poll_transfer(&mut self, context: &mut Context<'_>) -> Poll<Result<(), RequestError>> {
-        if self.stage == Stage::InFlight
-            && let Some(queue) = self.queue
-            && queue.claim_success(self.token)
-        {
-            self.stage = Stage::Ended;
+        if let Some(InFlight { queue, token }) = self.in_flight {
+            if !queue.claim_success(token) {
+                return self.poll_stage(context);
+            }
+            self.in_flight = None;
             return Poll::Ready(Ok(()));
         }
-        self.poll_rest(context)
-    }
-
-    #[inline(never)]
-    fn poll_rest(&mut self, context: &mut Context<'_>) -> Poll<Result<(), RequestError>> {
-        if self.stage == Stage::New
-            && let Some(looked) = self.start_now(context.waker())
-        {
-            // Its waker is registered, so a completion from here on wakes it.
-            return if looked { self.poll_in_flight(context) } else { Poll::Pending };
+        if matches!(self.stage, Stage::New) {
+            // There is nothing in it to drop.
+            std::mem::forget(std::mem::replace(&mut self.stage, Stage::Ended));
+            return match self.start_now(context.waker()) {
+                Start::Pending => Poll::Pending,
+                Start::Looked => self.poll_stage(context),
+                Start::Not => self.begin(Terms::default(), context),
+            };
         }
         self.poll_stage(context)
     }
 
-    /// Submits it at once, as most are: in order, straight from one page, and with nothing to wait for. `None` if it is
-    /// not so; then nothing has happened yet. Otherwise whether it may be done already.
-    #[inline(always)]
-    fn start_now(&mut self, waker: &Waker) -> Option<bool> {
+    /// Submits it at once, as most are: in order, straight from one page, and with nothing to wait for.
+    #[inline(never)]
+    fn start_now(&mut self, waker: &Waker) -> Start {
         let request = &self.request;
-        if !request.is_plain() {
-            return None;
+        if !request.has_blocks() {
+            return Start::Not;
         }
-        let core = &*request.inner.core;
+        let inner = request.inner;
+        let core = &*inner.core;
         let (bytes, access) = (request.bytes(request.block_count), request.kind.access);
-        let (iova, registration) = request.payload.in_one_page(core.id, &core.layout, access, bytes)?;
-        let queue = &**core.issuers.get(request.cpu).ok()??;
-        let ready = queue.begin(waker)?;
+        let one_page = request.payload.in_one_page(inner.direct_driver, &core.layout, access, bytes);
+        let Some((iova, memory)) = one_page else { return Start::Not };
+        let Ok(Some(queue)) = core.issuers.get(request.cpu) else { return Start::Not };
+        let Some(ready) = queue.begin(waker) else { return Start::Not };
         // Under the queue's lock. Of the namespace, because after a reset nothing goes to another disk in its place.
-        if request.inner.is_removed() || registration.is_some_and(|registration| !registration.is_alive()) {
+        if inner.is_removed() || memory.has_ended() {
             ready.withdraw();
-            return None;
+            return Start::Not;
         }
         // From here on, unregistering the memory waits for the command.
-        let registration = registration.map_or(0, |registration| registration.key);
-        let notes = Notes { tag: request.tag, registration, ..Notes::default() };
+        let notes = Notes { tag: request.tag, registration: memory.key, ..Notes::default() };
         let started = ready.submit(notes, request.command(0, request.block_count, Pointers::one_page(iova)));
-        self.stage = Stage::InFlight;
-        self.token = started.token;
-        self.queue = Some(queue);
-        Some(started.looked)
+        self.in_flight = Some(InFlight { queue, token: started.token });
+        // Its waker is registered, so a completion from here on wakes it.
+        if started.looked { Start::Looked } else { Start::Pending }
     }
 
     #[inline(never)]
     fn poll_stage(&mut self, context: &mut Context<'_>) -> Poll<Result<(), RequestError>> {
-        match self.stage {
-            Stage::New => {
-                self.stage = Stage::Detour;
-                self.begin(Terms::default(), context)
+        if let Some(InFlight { queue, token }) = self.in_flight {
+            let result = settled(ready!(queue.poll(token, context)));
+            self.in_flight = None;
+            return match result {
+                Ok(_) => Poll::Ready(Ok(())),
+                Err(error) => self.fail(error, LongWay::new(queue, Terms::default()), context),
+            };
+        }
+        let result = match &mut self.stage {
+            Stage::New => return self.begin(Terms::default(), context),
+            Stage::Special(terms) => {
+                let terms = *terms;
+                return self.begin(terms, context);
             }
-            Stage::InFlight => self.poll_in_flight(context),
-            Stage::Detour => self.poll_detour(context),
-            Stage::Ended => Poll::Ready(Err(RequestError::Gone)),
+            Stage::NoQueue(wait, terms) => {
+                let terms = *terms;
+                match ready!(wait.as_mut().poll(context)) {
+                    Ok(queue) => return self.go_long_way(queue, terms, context),
+                    Err(error) => Err(error),
+                }
+            }
+            Stage::LongWay(way) => ready!(way.poll(&mut self.request, context)),
+            Stage::Later(wait, _) => {
+                ready!(wait.as_mut().poll(context));
+                return self.go_on(context);
+            }
+            Stage::Ended => Err(RequestError::Gone),
+        };
+        if let Err(error) = result {
+            return self.fail_on_the_way(error, context);
+        }
+        // Its pages are others' now; the future may live on for long.
+        self.stage = Stage::Ended;
+        Poll::Ready(Ok(()))
+    }
+
+    /// Checks the request, and finds its queue.
+    #[inline(never)]
+    fn begin(&mut self, terms: Terms, context: &mut Context<'_>) -> Poll<Result<(), RequestError>> {
+        self.stage = Stage::Ended;
+        if !self.request.check()? {
+            return Poll::Ready(Ok(()));
+        }
+        let (inner, cpu) = (self.request.inner, self.request.cpu);
+        match inner.core.issuers.get(cpu)? {
+            Some(queue) => self.go_long_way(queue, terms, context),
+            None => {
+                let wait = async move { Ok(&**inner.core.issuers.wait(&inner.core, cpu).await?) };
+                self.stage = Stage::NoQueue(Box::pin(wait), terms);
+                self.poll_stage(context)
+            }
         }
     }
 
-    #[inline(never)]
-    fn poll_in_flight(&mut self, context: &mut Context<'_>) -> Poll<Result<(), RequestError>> {
-        let Some(queue) = self.queue else { return Poll::Ready(Err(RequestError::Gone)) };
-        let result = settled(ready!(queue.poll(self.token, context)));
-        self.stage = Stage::Ended;
-        match result {
-            Ok(_) => Poll::Ready(Ok(())),
-            Err(error) => self.fail(error, LongWay::new(&self.request, queue, Terms::default()), context),
-        }
+    fn go_long_way(
+        &mut self,
+        queue: &'a QueuePair,
+        terms: Terms,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<(), RequestError>> {
+        self.stage = Stage::LongWay(LongWay::new(queue, terms));
+        self.poll_stage(context)
     }
 
     /// Ends with an error, or goes on later if that passes.
@@ -373,7 +427,6 @@ impl<'a> Transfer<'a> {
         mut way: LongWay<'a>,
         context: &mut Context<'_>,
     ) -> Poll<Result<(), RequestError>> {
-        (self.queue, self.stage) = (None, Stage::Ended);
         let core = &self.request.inner.core;
         let wait = match &error {
             RequestError::Nvme(status) => core.retry_after(status, way.retries()),
@@ -381,89 +434,24 @@ impl<'a> Transfer<'a> {
         };
         let Some(wait) = wait else { return Poll::Ready(Err(error)) };
         way.go_back();
-        self.detour = Detour::Later(Box::pin(core.pause(wait)), way);
-        self.stage = Stage::Detour;
-        self.poll_detour(context)
+        self.stage = Stage::Later(Box::pin(core.pause(wait)), way);
+        self.poll_stage(context)
     }
 
-    fn go_long_way(
-        &mut self,
-        queue: &'a QueuePair,
-        terms: Terms,
-        context: &mut Context<'_>,
-    ) -> Poll<Result<(), RequestError>> {
-        self.detour = Detour::LongWay(LongWay::new(&self.request, queue, terms));
-        self.poll_detour(context)
-    }
-
-    /// Checks the request, and finds its queue.
-    fn begin(&mut self, terms: Terms, context: &mut Context<'_>) -> Poll<Result<(), RequestError>> {
-        let (inner, cpu) = (self.request.inner, self.request.cpu);
-        let queue = match self.request.check() {
-            Ok(true) => inner.core.issuers.get(cpu),
-            ended => {
-                (self.stage, self.detour) = (Stage::Ended, Detour::None);
-                return Poll::Ready(ended.map(drop));
-            }
-        };
-        match queue {
-            Ok(Some(queue)) => self.go_long_way(queue, terms, context),
-            Ok(None) => {
-                let wait = async move { Ok(&**inner.core.issuers.wait(&inner.core, cpu).await?) };
-                self.detour = Detour::NoQueue(Box::pin(wait), terms);
-                self.poll_detour(context)
-            }
-            Err(error) => {
-                (self.stage, self.detour) = (Stage::Ended, Detour::None);
-                Poll::Ready(Err(error))
-            }
+    #[cold]
+    fn fail_on_the_way(&mut self, error: RequestError, context: &mut Context<'_>) -> Poll<Result<(), RequestError>> {
+        match std::mem::replace(&mut self.stage, Stage::Ended) {
+            Stage::LongWay(way) => self.fail(error, way, context),
+            _ => Poll::Ready(Err(error)),
         }
-    }
-
-    fn poll_detour(&mut self, context: &mut Context<'_>) -> Poll<Result<(), RequestError>> {
-        let result = match &mut self.detour {
-            Detour::LongWay(way) => ready!(way.poll(&mut self.request, context)),
-            Detour::Special(terms) => {
-                let terms = *terms;
-                return self.begin(terms, context);
-            }
-            Detour::NoQueue(wait, terms) => {
-                let terms = *terms;
-                match ready!(wait.as_mut().poll(context)) {
-                    Ok(queue) => return self.go_long_way(queue, terms, context),
-                    Err(error) => Err(error),
-                }
-            }
-            Detour::Later(wait, _) => {
-                ready!(wait.as_mut().poll(context));
-                return self.go_on(context);
-            }
-            Detour::None => Err(RequestError::Gone),
-        };
-        if let Err(error) = result {
-            return self.fail_detour(error, context);
-        }
-        // Its pages are others' now; the future may live on for long.
-        self.detour = Detour::None;
-        self.stage = Stage::Ended;
-        Poll::Ready(Ok(()))
     }
 
     #[cold]
     fn go_on(&mut self, context: &mut Context<'_>) -> Poll<Result<(), RequestError>> {
-        if let Detour::Later(_, way) = std::mem::replace(&mut self.detour, Detour::None) {
-            self.detour = Detour::LongWay(way);
+        if let Stage::Later(_, way) = std::mem::replace(&mut self.stage, Stage::Ended) {
+            self.stage = Stage::LongWay(way);
         }
-        self.poll_detour(context)
-    }
-
-    #[cold]
-    fn fail_detour(&mut self, error: RequestError, context: &mut Context<'_>) -> Poll<Result<(), RequestError>> {
-        self.stage = Stage::Ended;
-        match std::mem::replace(&mut self.detour, Detour::None) {
-            Detour::LongWay(way) => self.fail(error, way, context),
-            _ => Poll::Ready(Err(error)),
-        }
+        self.poll_stage(context)
     }
 
     /// What the device still works on stays, the buffer with it, until it is done.
@@ -474,9 +462,9 @@ impl<'a> Transfer<'a> {
             Payload::Buffer(buffer) => buffer.take(),
             _ => None,
         };
-        match (self.queue, std::mem::replace(&mut self.detour, Detour::None)) {
-            (Some(queue), _) => queue.forget(self.token, buffer.into()),
-            (None, Detour::LongWay(way)) => way.abandon(buffer),
+        match (self.in_flight, std::mem::replace(&mut self.stage, Stage::Ended)) {
+            (Some(InFlight { queue, token }), _) => queue.forget(token, buffer.into()),
+            (None, Stage::LongWay(way)) => way.abandon(buffer),
             (None, _) => {}
         }
     }
@@ -493,7 +481,7 @@ fn protect(cdw12: ReadWriteCdw12, pi: u8, lba: u64) -> (ReadWriteCdw12, u32) {
 impl Future for Transfer<'_> {
     type Output = Result<(), RequestError>;
 
-    #[inline]
+    #[inline(always)]
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         self.poll_transfer(context)
     }
@@ -502,7 +490,11 @@ impl Future for Transfer<'_> {
 impl Drop for Transfer<'_> {
     #[inline]
     fn drop(&mut self) {
-        if self.stage == Stage::InFlight || self.stage == Stage::Detour {
+        let under_way = match self.stage {
+            Stage::New | Stage::Special(_) | Stage::Ended => self.in_flight.is_some(),
+            Stage::NoQueue(..) | Stage::LongWay(_) | Stage::Later(..) => true,
+        };
+        if under_way {
             self.abandon();
         }
     }

@@ -45,7 +45,7 @@ impl Unrung {
 
     /// Whether there are commands that the device was not told of.
     #[inline(always)]
-    pub(super) fn is_any(&self) -> bool {
+    fn is_any(&self) -> bool {
         self.state & ANY != 0
     }
 
@@ -97,7 +97,7 @@ impl QueuePair {
     pub(crate) fn hold(&self) -> Option<Hold<'_>> {
         let thread = Thread::current();
         let mut inner = self.lock.lock();
-        let unrung = &mut inner.unrung;
+        let unrung = &mut inner.rare.unrung;
         let own = *unrung.holder.get_or_insert(thread) == thread;
         if own {
             unrung.state |= HELD;
@@ -108,19 +108,32 @@ impl QueuePair {
         own.then(|| Hold { queue: self, era, _not_send: PhantomData })
     }
 
-    /// Tells the device of what was pushed, or leaves that to others. `true` if it is the first that was left to this
-    /// thread's batch.
+    /// Tells the device of what was pushed, or leaves that to others, and unlocks. `true` if completions were looked for
+    /// after.
     #[cold]
     #[inline(never)]
-    pub(super) fn ring_or_leave(&self, inner: &mut Inner) -> bool {
-        if inner.unrung.is_own() {
-            let first = !inner.unrung.is_any();
-            inner.unrung.state |= ANY;
+    pub(super) fn ring_or_leave(&self, mut inner: Guard<'_, Inner>, waker: &Waker) -> bool {
+        if self.is_first_left(&mut inner) {
+            // Its task comes back, and rings if nobody has done so.
+            self.unlock(inner);
+            waker.wake_by_ref();
+            return false;
+        }
+        self.unlock_eagerly(inner)
+    }
+
+    /// Tells the device of what was pushed, or leaves that to others. `true` if it is the first that was left to this
+    /// thread's batch.
+    fn is_first_left(&self, inner: &mut Inner) -> bool {
+        inner.without_doorbell += 1;
+        if inner.rare.unrung.is_own() {
+            let first = !inner.rare.unrung.is_any();
+            inner.rare.unrung.state |= ANY;
             return first;
         }
         if self.is_left_to_next(inner) {
-            inner.unrung.in_a_row += 1;
-            inner.unrung.state |= ANY;
+            inner.rare.unrung.in_a_row += 1;
+            inner.rare.unrung.state |= ANY;
         } else {
             self.ring(inner);
         }
@@ -129,20 +142,20 @@ impl QueuePair {
 
     /// Whether somebody waits for the lock, who will ring.
     fn is_left_to_next(&self, inner: &Inner) -> bool {
-        self.lock.is_wanted() && inner.unrung.in_a_row < MOST_IN_A_ROW
+        self.lock.is_wanted() && inner.rare.unrung.in_a_row < MOST_IN_A_ROW
     }
 
     /// Tells the device of all that was pushed.
     fn ring(&self, inner: &mut Inner) {
-        inner.unrung.state &= !ANY;
-        inner.unrung.in_a_row = 0;
+        inner.rare.unrung.state &= !ANY;
+        inner.rare.unrung.in_a_row = 0;
         inner.counters.doorbells += 1;
         self.sq_doorbell.ring(inner.sq.tail().into());
     }
 
     /// Before unlocking: what is left neither to an open batch nor to who waits for the lock is told to the device.
     pub(super) fn ring_before_unlock(&self, inner: &mut Inner) {
-        if inner.unrung.state == ANY && !self.is_left_to_next(inner) {
+        if inner.rare.unrung.state == ANY && !self.is_left_to_next(inner) {
             self.ring(inner);
         }
     }
@@ -151,10 +164,10 @@ impl QueuePair {
     #[cold]
     #[inline(never)]
     pub(super) fn ring_for_waiting(&self, inner: &mut Inner) {
-        if inner.unrung.is_own() {
-            inner.unrung.close();
+        if inner.rare.unrung.is_own() {
+            inner.rare.unrung.close();
         }
-        if inner.unrung.is_any() {
+        if inner.rare.unrung.is_any() {
             self.ring(inner);
         }
     }
@@ -164,7 +177,7 @@ impl QueuePair {
     #[cold]
     #[inline(never)]
     pub(super) fn ring_for_looking(&self, inner: &mut Inner) {
-        if inner.unrung.is_own() {
+        if inner.rare.unrung.is_own() {
             self.ring_for_waiting(inner);
         }
     }
@@ -179,18 +192,10 @@ impl QueuePair {
     /// The last resort: closes whoever's batch it is that left a doorbell unrung, and rings.
     pub(crate) fn sweep_unrung(&self) {
         self.locked(|inner| {
-            if inner.unrung.is_any() {
-                inner.unrung.close();
+            if inner.rare.unrung.is_any() {
+                inner.rare.unrung.close();
             }
         });
-    }
-
-    /// The first command behind a doorbell: its task comes back, and rings if nobody has done so.
-    #[cold]
-    #[inline(never)]
-    pub(super) fn unlock_and_come_back(&self, inner: Guard<'_, Inner>, waker: &Waker) {
-        self.unlock(inner);
-        waker.wake_by_ref();
     }
 }
 
@@ -198,11 +203,11 @@ impl Drop for Hold<'_> {
     fn drop(&mut self) {
         let mut inner = self.queue.lock.lock();
         // Otherwise it was closed by somebody who waited, and what is open now is another.
-        if inner.unrung.era == self.era && inner.unrung.batches != 0 {
-            inner.unrung.batches -= 1;
-            if inner.unrung.batches == 0 {
-                inner.unrung.holder = None;
-                inner.unrung.state &= !HELD;
+        if inner.rare.unrung.era == self.era && inner.rare.unrung.batches != 0 {
+            inner.rare.unrung.batches -= 1;
+            if inner.rare.unrung.batches == 0 {
+                inner.rare.unrung.holder = None;
+                inner.rare.unrung.state &= !HELD;
             }
         }
         // Which rings, if nothing is held any more.

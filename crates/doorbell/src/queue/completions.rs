@@ -20,7 +20,8 @@ type Woken = ArrayVec<Waker, AT_A_TIME>;
 impl QueuePair {
     /// The result of a command, if it is there. The slot is free after.
     pub(crate) fn poll(&self, token: Token, context: &mut Context<'_>) -> Poll<Result<Completion, Lost>> {
-        let slot = self.slots.at(token.slot);
+        let index = self.slots.of_cid(token.cid);
+        let slot = self.slots.at(index);
         if !slot.is(State::Done, token.cid) {
             match self.poll_again(token, context) {
                 Poll::Ready(Ok(())) => {}
@@ -30,18 +31,19 @@ impl QueuePair {
         }
         let completion = slot.result();
         slot.set_state(State::Free, token.cid);
-        self.give_back(token.slot);
+        self.give_back(index);
         Poll::Ready(Ok(completion))
     }
 
-    /// Claims the result of a command if it is there, without a look for it, and a success. The slot is free then.
+    /// Claims the result of a command if it is there, without a look for it, and just a success. The slot is free then.
     #[inline(always)]
     pub(crate) fn claim_success(&self, token: Token) -> bool {
-        let slot = self.slots.at(token.slot);
-        let success = slot.is(State::Done, token.cid) && slot.is_success();
+        let index = self.slots.of_cid(token.cid);
+        let slot = self.slots.at(index);
+        let success = slot.is(State::Done, token.cid) && slot.is_plain_success();
         if success {
             slot.set_state(State::Free, token.cid);
-            self.give_back(token.slot);
+            self.give_back(index);
         }
         success
     }
@@ -53,18 +55,19 @@ impl QueuePair {
         let mut own_waker = Some(context.waker().clone());
         let mut woken = Woken::new();
         let mut inner = self.lock.lock();
-        if !inner.unrung.is_nothing() {
+        if !inner.rare.is_quiet() {
             self.ring_for_waiting(&mut inner);
         }
         self.drain_locked(&mut inner, &mut woken);
-        let slot = self.slots.at(token.slot);
+        let index = self.slots.of_cid(token.cid);
+        let slot = self.slots.at(index);
         let result = match slot.state().0 {
             State::Done => Poll::Ready(Ok(())),
             State::Lost => Poll::Ready(Err(self.lost())),
             State::Interrupted => Poll::Ready(Err(Lost::Interrupted)),
             State::Free | State::InFlight | State::Orphaned => {
                 // The old one is dropped with `own_waker`, after unlocking.
-                std::mem::swap(&mut inner.wakers[usize::from(token.slot)], &mut own_waker);
+                std::mem::swap(&mut inner.wakers[usize::from(index)], &mut own_waker);
                 Poll::Pending
             }
         };
@@ -76,7 +79,7 @@ impl QueuePair {
         drop(own_waker);
         result.map_err(|lost| {
             slot.set_state(State::Free, token.cid);
-            self.give_back(token.slot);
+            self.give_back(index);
             lost
         })
     }
@@ -95,23 +98,24 @@ impl QueuePair {
 
     /// The future of a command goes away: what it holds stays until the device is done with it.
     pub(crate) fn forget(&self, token: Token, held: Held) {
+        let index = self.slots.of_cid(token.cid);
         self.locked(|inner| {
-            if let Some(old_waker) = inner.wakers[usize::from(token.slot)].take() {
-                inner.rest().old_wakers.push(old_waker);
+            if let Some(old_waker) = inner.wakers[usize::from(index)].take() {
+                inner.rare.rest().old_wakers.push(old_waker);
             }
-            let slot = self.slots.at(token.slot);
+            let slot = self.slots.at(index);
             if slot.is(State::InFlight, token.cid) {
                 slot.set_state(State::Orphaned, token.cid);
                 inner.counters.orphaned += 1;
                 if !held.is_empty() {
-                    inner.held.push((token.slot, held));
+                    inner.held.push((index, held));
                 }
             } else {
                 // Done or lost: the device is done with it.
                 slot.set_state(State::Free, token.cid);
-                inner.taken.put_back(token.slot);
+                inner.taken.put_back(index);
                 self.serve(inner);
-                inner.rest().held.push(held);
+                inner.rare.rest().held.push(held);
             }
         });
     }
@@ -134,7 +138,7 @@ impl QueuePair {
     pub(super) fn look(&self, waits: bool) -> usize {
         let mut total = 0;
         while let Some(mut inner) = self.lock.try_lock_or_mark() {
-            if waits && inner.unrung.is_any() {
+            if waits && !inner.rare.is_quiet() {
                 self.ring_for_looking(&mut inner);
             }
             let mut woken = Woken::new();
@@ -161,58 +165,62 @@ impl QueuePair {
     #[inline(always)]
     fn drain_locked(&self, inner: &mut Inner, woken: &mut Woken) -> usize {
         inner.counters.polls += 1;
-        if inner.halted {
+        if !inner.rare.is_quiet() && inner.rare.halted {
             return 0;
         }
         // Copies, which no store to shared memory makes the compiler read again.
         let (mut cq, ring, slots) = (inner.cq, self.completion.all(), self.slots.all());
-        let mut found = 0;
-        while found < AT_A_TIME
-            && let Some(words) = cq.peek(ring)
-        {
-            match self.complete(inner, slots, words) {
-                Ok(Some(waker)) => woken.push(waker),
-                Ok(None) => {}
-                Err(fault) => {
-                    self.halt(inner, fault);
-                    break;
+        loop {
+            let (before, entries) = (woken.len(), cq.ahead(ring, woken.remaining_capacity()));
+            for entry in entries {
+                let Some(words) = cq.posted(entry) else { break };
+                match self.complete(inner, slots, words) {
+                    Ok(waker) => woken.push(waker),
+                    Err(fault) => {
+                        self.halt(inner, fault);
+                        break;
+                    }
                 }
             }
-            cq.pop();
-            found += 1;
+            let taken = woken.len() - before;
+            cq.pop(taken);
+            if taken < entries.len() || woken.is_full() {
+                break;
+            }
         }
         inner.cq = cq;
+        let found = woken.len();
         if found != 0 {
             inner.counters.polls_found += 1;
             inner.counters.completed += found as u64;
             inner.counters.doorbells += 1;
             self.cq_doorbell.ring(cq.head().into());
-            if inner.retiring != 0 {
-                inner.rest().retired = true;
+            if !inner.rare.is_quiet() && inner.rare.retiring != 0 {
+                inner.rare.rest().retired = true;
             }
         }
         found
     }
 
-    /// Checks a completion and stores it with its slot. Nothing in it is believed.
+    /// Checks a completion and stores it with its slot. Nothing in it is believed. Whom to wake.
     #[inline(always)]
     fn complete(
         &self,
         inner: &mut Inner,
         slots: &[[AtomicU64; SLOT_WORDS]],
         words: [u64; 2],
-    ) -> Result<Option<Waker>, Box<DeviceMisbehaved>> {
+    ) -> Result<Waker, Box<DeviceMisbehaved>> {
         let Completion { cid, sqid, sqhd, .. } = Completion::from_words(words);
         let index = self.slots.of_cid(cid);
-        if sqid == self.id
-            && inner.sq.set_head(sqhd)
+        if inner.sq.is_named_by(words)
             && let Some(slot) = slots.get(usize::from(index)).map(Slot::new)
             && slot.is(State::InFlight, cid)
         {
+            inner.sq.set_head(sqhd);
             slot.finish(cid, words);
-            return Ok(inner.wakers.get_mut(usize::from(index)).and_then(Option::take));
+            return Ok(inner.wakers.get_mut(usize::from(index)).and_then(Option::take).unwrap_or_else(nobody));
         }
-        self.complete_orphan(inner, sqid, sqhd, cid).map(|()| None)
+        self.complete_orphan(inner, sqid, sqhd, cid).map(|()| nobody())
     }
 
     /// A completion that nobody waits for, or that is wrong.
@@ -235,14 +243,20 @@ impl QueuePair {
             (_, current) if current == cid => return Err(Box::new(DeviceMisbehaved::CompletedTwice { queue, cid })),
             _ => return Err(Box::new(DeviceMisbehaved::StaleCommand { queue, cid })),
         }
+        inner.sq.set_head(sqhd);
         slot.set_state(State::Free, cid);
         inner.taken.put_back(index);
         if let Some(held) = inner.held.iter().position(|(of, _)| *of == index) {
             let (_, held) = inner.held.swap_remove(held);
-            inner.rest().held.push(held);
+            inner.rare.rest().held.push(held);
         }
         // Nobody else will look for who waits for a slot.
         self.serve(inner);
         Ok(())
     }
+}
+
+/// Whom to wake where nobody waits.
+fn nobody() -> Waker {
+    Waker::noop().clone()
 }

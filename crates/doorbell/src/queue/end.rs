@@ -11,12 +11,12 @@ impl QueuePair {
     #[inline(never)]
     pub(super) fn halt(&self, inner: &mut Inner, fault: Box<DeviceMisbehaved>) {
         tracing::error!(queue = self.id, %fault, "the device broke the protocol");
-        inner.halted = true;
+        inner.rare.halted = true;
         // Whoever comes waits until it is decided what becomes of the controller.
-        if inner.gate == Gate::Open {
-            inner.gate = Gate::Paused;
+        if inner.rare.gate == Gate::Open {
+            inner.rare.gate = Gate::Paused;
         }
-        inner.rest().fault = Some(fault.clone());
+        inner.rare.rest().fault = Some(fault.clone());
         *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = Some(*fault);
     }
 
@@ -29,9 +29,9 @@ impl QueuePair {
     pub(crate) fn close(&self, lost: Lost) {
         let _ = self.lost.set(lost);
         self.locked(|inner| {
-            inner.gate = Gate::Closed;
-            let wakers = inner.waiting.wakers();
-            inner.rest().wakers = wakers;
+            inner.rare.gate = Gate::Closed;
+            let wakers = inner.rare.waiting.wakers();
+            inner.rare.rest().wakers = wakers;
         });
         self.pool.close();
     }
@@ -41,10 +41,10 @@ impl QueuePair {
     pub(crate) fn give_up(&self, lost: Lost) {
         let _ = self.lost.set(lost);
         self.locked(|inner| {
-            inner.gate = Gate::Closed;
-            inner.halted = true;
-            inner.unrung.forget();
-            let mut rest = Rest { wakers: inner.waiting.wakers(), retired: true, ..Rest::default() };
+            inner.rare.gate = Gate::Closed;
+            inner.rare.halted = true;
+            inner.rare.unrung.forget();
+            let mut rest = Rest { wakers: inner.rare.waiting.wakers(), retired: true, ..Rest::default() };
             for index in 0..self.depth() {
                 let slot = self.slots.at(index);
                 let (state, cid) = slot.state();
@@ -61,7 +61,7 @@ impl QueuePair {
                 }
             }
             rest.held.extend(inner.held.drain(..).map(|(_, held)| held));
-            inner.rest = Some(Box::new(rest));
+            inner.rare.rest = Some(Box::new(rest));
         });
         self.pool.close();
     }
@@ -83,11 +83,11 @@ impl QueuePair {
 
         impl Drop for Retiring<'_> {
             fn drop(&mut self) {
-                self.0.locked(|inner| inner.retiring -= 1);
+                self.0.locked(|inner| inner.rare.retiring -= 1);
             }
         }
 
-        self.locked(|inner| inner.retiring += 1);
+        self.locked(|inner| inner.rare.retiring += 1);
         let _retiring = Retiring(self);
         loop {
             let listener = self.retired.listen();

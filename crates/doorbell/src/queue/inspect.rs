@@ -38,8 +38,10 @@ impl QueuePair {
     pub(crate) fn inspect(&self) -> QueueState {
         let inner = self.lock.lock();
         let (sq_tail, sq_head, cq_head) = (inner.sq.tail(), inner.sq.head(), inner.cq.head());
-        let (phase, waiting) = (inner.cq.phase(), inner.waiting.len());
-        let counters = Counters { interrupts: self.interrupts.load(Ordering::Relaxed), ..inner.counters };
+        let (phase, waiting) = (inner.cq.phase(), inner.rare.waiting.len());
+        let doorbells = inner.counters.submitted - inner.without_doorbell + inner.counters.doorbells;
+        let interrupts = self.interrupts.load(Ordering::Relaxed);
+        let counters = Counters { doorbells, interrupts, ..inner.counters };
         self.unlock(inner);
         let commands = (0..self.depth()).filter_map(|slot| {
             let slot = self.slots.at(slot);

@@ -11,6 +11,7 @@ mod lock;
 mod pair;
 mod pool;
 pub(crate) mod pooled;
+mod rare;
 mod recovery;
 mod rings;
 mod slots;

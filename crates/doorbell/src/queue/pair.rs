@@ -8,15 +8,15 @@ use doorbell_device::Doorbell;
 use event_listener::Event;
 use nvme_spec::Command;
 
-use super::batch::Unrung;
 use super::inspect::Counters;
 use super::lists::{List, Lists};
 use super::lock::{Guard, MarkedLock};
 use super::pool::{Pool, Run};
+use super::rare::Rare;
 use super::rings::{self, Commands, CompletionRing, Completions, SubmissionRing};
 use super::slots::{FreeSlots, SLOT_WORDS, Slots, Taken, Token};
 use super::time_limits::{TimeLimit, TimeLimits};
-use super::waiting::{Place, Waiting};
+use super::waiting::Place;
 use super::words::Words;
 use crate::error::{DeviceMisbehaved, Lost};
 use crate::memory::DmaBuffer;
@@ -141,7 +141,7 @@ impl<E> From<NoSlot> for StartError<E> {
 #[repr(align(64))]
 pub(crate) struct QueuePair {
     pub(super) id: u16,
-    /// Look for completions right after submitting: worth it where nobody raises an interrupt.
+    /// Look for completions right after submitting.
     pub(super) eager: bool,
     pub(super) submission: Commands,
     pub(super) completion: Completions,
@@ -178,27 +178,16 @@ pub(super) enum Gate {
 pub(super) struct Inner {
     pub(super) sq: SubmissionRing,
     pub(super) cq: CompletionRing,
-    pub(super) gate: Gate,
-    /// Completions are no longer looked at.
-    pub(super) halted: bool,
     pub(super) taken: Taken,
     pub(super) wakers: Box<[Option<Waker>]>,
-    pub(super) waiting: Waiting<ArrayVec<u16, 2>>,
     /// Memory of orphaned slots.
     pub(super) held: Vec<(u16, Held)>,
-    /// How many wait in [`QueuePair::retire`].
-    pub(super) retiring: usize,
-    /// For [`QueuePair::unlock`] to do; made when needed, which is rare.
-    pub(super) rest: Option<Box<Rest>>,
-    pub(super) unrung: Unrung,
+    pub(super) rare: Rare,
     pub(super) limits: TimeLimits,
+    /// Of doorbells, those besides one for each command.
     pub(super) counters: Counters,
-}
-
-impl Inner {
-    pub(super) fn rest(&mut self) -> &mut Rest {
-        self.rest.get_or_insert_default()
-    }
+    /// Commands that had no doorbell of their own, or one that is counted.
+    pub(super) without_doorbell: u64,
 }
 
 impl QueuePair {
@@ -208,19 +197,15 @@ impl QueuePair {
         // One entry more than slots: a full ring is then impossible, and never looks like an empty one.
         let entries = depth + 1;
         let inner = Inner {
-            sq: SubmissionRing::new(entries),
+            sq: SubmissionRing::new(parts.id, entries),
             cq: CompletionRing::new(entries),
-            gate: Gate::Open,
-            halted: false,
             taken,
             wakers: (0..depth).map(|_| None).collect(),
-            waiting: Waiting::new(),
             held: Vec::new(),
-            retiring: 0,
-            rest: None,
-            unrung: Unrung::default(),
+            rare: Rare::new(),
             limits: TimeLimits::default(),
             counters: Counters::default(),
+            without_doorbell: 0,
         };
         rings::clear(&parts.submission, &parts.completion);
         Self {
@@ -327,8 +312,13 @@ impl QueuePair {
     /// A slot, if one is free and nobody waits for it.
     #[inline(always)]
     fn free_slot(&self, inner: &mut Inner) -> Option<u16> {
-        let open = inner.gate == Gate::Open && !inner.waiting.is_hungry();
-        if open { self.free.take(&mut inner.taken) } else { None }
+        if inner.rare.is_quiet() || Self::is_open(inner) { self.free.take(&mut inner.taken) } else { None }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn is_open(inner: &Inner) -> bool {
+        inner.rare.gate == Gate::Open && !inner.rare.waiting.is_hungry()
     }
 
     /// Submits two commands in adjacent entries under one doorbell, both or neither: the halves of a fused operation.
@@ -357,6 +347,7 @@ impl QueuePair {
         };
         let ([one, two], [waker_one, waker_two]) = (commands, own_wakers);
         let first = self.push(&mut inner, slots[0], one, notes[0], waker_one);
+        inner.without_doorbell += 1;
         let second = self.push(&mut inner, slots[1], two, notes[1], waker_two);
         self.ring_and_unlock(inner, waker);
         Ok([first, second])
@@ -388,20 +379,32 @@ impl QueuePair {
     /// Tells the device of what was pushed, or leaves it behind the doorbell (`batch.rs`). `true` if completions were
     /// looked for after.
     #[inline(always)]
-    fn ring_and_unlock(&self, mut inner: Guard<'_, Inner>, waker: &Waker) -> bool {
-        if inner.unrung.is_nothing() && !self.lock.is_wanted() {
-            inner.counters.doorbells += 1;
-            self.sq_doorbell.ring(inner.sq.tail().into());
-        } else if self.ring_or_leave(&mut inner) {
-            self.unlock_and_come_back(inner, waker);
-            return false;
+    fn ring_and_unlock(&self, inner: Guard<'_, Inner>, waker: &Waker) -> bool {
+        if !inner.rare.is_quiet() || self.lock.is_wanted() {
+            return self.ring_or_leave(inner, waker);
         }
-        let found = self.eager && inner.cq.is_posted(&self.completion);
-        if self.release(inner) | found {
+        // Counted by the commands.
+        self.sq_doorbell.ring(inner.sq.tail().into());
+        if self.eager {
+            return self.unlock_eagerly(inner);
+        }
+        // Quiet as it was, there is nothing to do after unlocking.
+        let marked = inner.release();
+        if marked {
             self.look_again();
-            return true;
         }
-        false
+        marked
+    }
+
+    /// Unlocks, and looks for completions if there seem to be some or somebody asked for it. `true` if it did.
+    #[inline(never)]
+    pub(super) fn unlock_eagerly(&self, inner: Guard<'_, Inner>) -> bool {
+        let found = self.eager && inner.cq.is_posted(&self.completion);
+        let look = self.release(inner) | found;
+        if look {
+            self.look_again();
+        }
+        look
     }
 
     /// Slots that were taken go unused.
@@ -422,7 +425,7 @@ impl QueuePair {
         waker: &Waker,
         count: usize,
     ) -> Result<ArrayVec<u16, 2>, NoSlot> {
-        if inner.gate == Gate::Closed {
+        if inner.rare.gate == Gate::Closed {
             if let Some(place) = place.take() {
                 self.leave_locked(inner, place);
             }
@@ -431,15 +434,15 @@ impl QueuePair {
         if count > usize::from(self.depth()) {
             return Err(NoSlot::Full);
         }
-        if inner.gate == Gate::Paused {
+        if inner.rare.gate == Gate::Paused {
             // What was granted before stays granted.
             match place {
                 Some(joined) => {
-                    let old_waker = inner.waiting.keep(joined, waker);
-                    inner.rest().old_wakers.extend(old_waker);
+                    let old_waker = inner.rare.waiting.keep(joined, waker);
+                    inner.rare.rest().old_wakers.extend(old_waker);
                 }
                 None => {
-                    *place = Some(inner.waiting.join(count, waker.clone()));
+                    *place = Some(inner.rare.waiting.join(count, waker.clone()));
                     self.free.set_awaited(true);
                 }
             }
@@ -451,15 +454,15 @@ impl QueuePair {
             None => {
                 // In line even when there may be free slots: `serve` finds what is free, and for whom. Others are
                 // told that somebody waits before it looks.
-                let joined = inner.waiting.join(count, waker.clone());
+                let joined = inner.rare.waiting.join(count, waker.clone());
                 self.free.set_awaited(true);
                 self.serve(inner);
                 joined
             }
         };
-        let (granted, old_waker) = inner.waiting.take(&joined, waker);
+        let (granted, old_waker) = inner.rare.waiting.take(&joined, waker);
         if let Some(old_waker) = old_waker {
-            inner.rest().old_wakers.push(old_waker);
+            inner.rare.rest().old_wakers.push(old_waker);
         }
         granted.ok_or_else(|| {
             // What holds the slots may be behind the doorbell.
@@ -472,10 +475,10 @@ impl QueuePair {
 
     /// Grants free slots to those first in line.
     pub(super) fn serve(&self, inner: &mut Inner) {
-        if inner.gate == Gate::Paused {
+        if inner.rare.gate == Gate::Paused {
             return;
         }
-        while let Some(wants) = inner.waiting.first_wants() {
+        while let Some(wants) = inner.rare.waiting.first_wants() {
             let mut slots = ArrayVec::<u16, 2>::new();
             while slots.len() < wants.min(2) {
                 match self.free.take(&mut inner.taken) {
@@ -487,8 +490,8 @@ impl QueuePair {
                 slots.into_iter().for_each(|slot| inner.taken.put_back(slot));
                 return;
             }
-            let waker = inner.waiting.grant_first(slots);
-            inner.rest().wakers.extend(waker);
+            let waker = inner.rare.waiting.grant_first(slots);
+            inner.rare.rest().wakers.extend(waker);
         }
         self.free.set_awaited(false);
     }
@@ -499,7 +502,7 @@ impl QueuePair {
     }
 
     fn leave_locked(&self, inner: &mut Inner, place: Place) {
-        if let Some(slots) = inner.waiting.leave(place) {
+        if let Some(slots) = inner.rare.waiting.leave(place) {
             slots.into_iter().for_each(|slot| inner.taken.put_back(slot));
         }
         self.serve(inner);
@@ -525,14 +528,15 @@ impl QueuePair {
     #[inline(always)]
     #[must_use]
     pub(super) fn release(&self, inner: Guard<'_, Inner>) -> bool {
-        if inner.rest.is_some() || inner.unrung.is_any() { self.release_with_rest(inner) } else { inner.release() }
+        if inner.rare.is_quiet() { inner.release() } else { self.release_with_rest(inner) }
     }
 
     #[cold]
     #[inline(never)]
     fn release_with_rest(&self, mut inner: Guard<'_, Inner>) -> bool {
         self.ring_before_unlock(&mut inner);
-        let rest = inner.rest.take();
+        let rest = inner.rare.rest.take();
+        inner.rare.settle();
         let marked = inner.release();
         if let Some(rest) = rest {
             rest.run(self);

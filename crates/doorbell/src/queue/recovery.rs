@@ -14,8 +14,8 @@ impl QueuePair {
     /// Whoever comes waits in line until [`resume`](Self::resume). What is in flight goes on.
     pub(crate) fn pause(&self) {
         self.locked(|inner| {
-            if inner.gate == Gate::Open {
-                inner.gate = Gate::Paused;
+            if inner.rare.gate == Gate::Open {
+                inner.rare.gate = Gate::Paused;
             }
         });
     }
@@ -53,13 +53,13 @@ impl QueuePair {
         self.locked(|inner| {
             rings::clear(&self.submission, &self.completion);
             let entries = self.depth() + 1;
-            inner.sq = SubmissionRing::new(entries);
+            inner.sq = SubmissionRing::new(self.id, entries);
             inner.cq = CompletionRing::new(entries);
-            inner.halted = false;
+            inner.rare.halted = false;
             // The device is told again of what is kept.
-            inner.unrung.forget();
+            inner.rare.unrung.forget();
             *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = None;
-            let mut rest = inner.rest.take().unwrap_or_else(|| Box::new(Rest::default()));
+            let mut rest = inner.rare.rest.take().unwrap_or_else(|| Box::new(Rest::default()));
             rest.retired = true;
             for index in 0..self.depth() {
                 let slot = self.slots.at(index);
@@ -76,7 +76,7 @@ impl QueuePair {
                 }
             }
             rest.held.extend(inner.held.drain(..).map(|(_, held)| held));
-            inner.rest = Some(rest);
+            inner.rare.rest = Some(rest);
         });
     }
 
@@ -89,7 +89,7 @@ impl QueuePair {
             .map(|index| (self.slots.at(index).sequence(), index))
             .collect();
         kept.sort_unstable();
-        let mut wakers = inner.waiting.wakers();
+        let mut wakers = inner.rare.waiting.wakers();
         let mut sent = 0;
         for (_, index) in kept {
             let slot = self.slots.at(index);
@@ -109,11 +109,11 @@ impl QueuePair {
             inner.counters.doorbells += 1;
             self.sq_doorbell.ring(inner.sq.tail().into());
         }
-        if inner.gate == Gate::Paused {
-            inner.gate = Gate::Open;
+        if inner.rare.gate == Gate::Paused {
+            inner.rare.gate = Gate::Open;
         }
         // Also those who were granted a slot before the pause.
-        inner.rest().wakers.append(&mut wakers);
+        inner.rare.rest().wakers.append(&mut wakers);
         self.serve(&mut inner);
         self.unlock(inner);
     }

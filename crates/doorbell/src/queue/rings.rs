@@ -17,11 +17,14 @@ pub(crate) struct SubmissionRing {
     tail: u16,
     /// As the device last reported it.
     head: u16,
+    /// The SQID and SQHD of a completion that names the first entry, as one number; and how many there are from it on.
+    first: u32,
+    count: u32,
 }
 
 impl SubmissionRing {
-    pub(crate) fn new(entries: u16) -> Self {
-        Self { entries, tail: 0, head: 0 }
+    pub(crate) fn new(id: u16, entries: u16) -> Self {
+        Self { entries, tail: 0, head: 0, first: u32::from(id) << 16, count: entries.into() }
     }
 
     /// Writes a command at the tail and moves on. The caller sees to it that there is room, by having fewer slots
@@ -46,14 +49,17 @@ impl SubmissionRing {
         self.head
     }
 
-    /// Takes the head from a completion; `false` if there is no such entry.
+    /// Whether the words of a completion name this ring, and one of its entries as the head.
     #[inline(always)]
-    pub(crate) fn set_head(&mut self, head: u16) -> bool {
-        let exists = head < self.entries;
-        if exists {
-            self.head = head;
-        }
-        exists
+    pub(crate) fn is_named_by(&self, completion: [u64; 2]) -> bool {
+        // SQHD and SQID lie together, so that both are looked at in one comparison.
+        (completion[1] as u32).wrapping_sub(self.first) < self.count
+    }
+
+    /// Takes the head from a completion that names one of the entries.
+    #[inline(always)]
+    pub(crate) fn set_head(&mut self, head: u16) {
+        self.head = head;
     }
 }
 
@@ -77,14 +83,16 @@ impl CompletionRing {
         Completion::phase_of_word1(second.load(Ordering::Acquire)) == self.phase
     }
 
-    /// The words of the completion at the head, if the device has posted one.
+    /// The entries from the head to the ring's end, but no more than `max`.
     #[inline(always)]
-    pub(crate) fn peek(&self, ring: &[[AtomicU64; 2]]) -> Option<[u64; 2]> {
-        ring.get(usize::from(self.head)).and_then(|entry| self.words_of(entry))
+    pub(crate) fn ahead<'a>(&self, ring: &'a [[AtomicU64; 2]], max: usize) -> &'a [[AtomicU64; 2]] {
+        let head = usize::from(self.head);
+        ring.get(head..usize::from(self.entries).min(head + max)).unwrap_or_default()
     }
 
+    /// The words of the completion in an entry [`ahead`](Self::ahead), if the device has posted one.
     #[inline(always)]
-    fn words_of(&self, [first, second]: &[AtomicU64; 2]) -> Option<[u64; 2]> {
+    pub(crate) fn posted(&self, [first, second]: &[AtomicU64; 2]) -> Option<[u64; 2]> {
         // The phase bit's word holds the identifiers and the status too: one load, one moment. What it vouches for
         // besides, the result, is read after.
         let word1 = second.load(Ordering::Acquire);
@@ -95,10 +103,10 @@ impl CompletionRing {
         Some([first.load(Ordering::Relaxed), word1])
     }
 
-    /// Moves past the completion at the head.
+    /// Moves past so many of the entries [`ahead`](Self::ahead).
     #[inline(always)]
-    pub(crate) fn pop(&mut self) {
-        self.head += 1;
+    pub(crate) fn pop(&mut self, count: usize) {
+        self.head += count as u16;
         if self.head == self.entries {
             self.head = 0;
             self.phase = !self.phase;

@@ -47,16 +47,10 @@ pub(crate) enum State {
     Interrupted = 5,
 }
 
-/// A claim on a slot: which one, and in which of its lives.
+/// A claim on a slot: the identifier of its command, which says which slot, and in which of its lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Token {
-    pub(crate) slot: u16,
     pub(crate) cid: u16,
-}
-
-impl Token {
-    /// A claim on nothing: there is no such slot.
-    pub(crate) const NONE: Self = Self { slot: u16::MAX, cid: u16::MAX };
 }
 
 /// The shared part of all slots.
@@ -118,7 +112,7 @@ impl Slots {
             // FFFFh means "no command" in the error log; its generation is left out.
             cid = index;
         }
-        Token { slot: index, cid }
+        Token { cid }
     }
 }
 
@@ -180,10 +174,11 @@ impl<'a> Slot<'a> {
         self.set_state(State::Done, cid);
     }
 
-    /// Whether the stored result is a success.
+    /// Whether the stored result is a success, and its status says nothing more.
     #[inline(always)]
-    pub(crate) fn is_success(self) -> bool {
-        Completion::from_words([0, self.words[RESULT + 1].load(Ordering::Relaxed)]).status.is_success()
+    pub(crate) fn is_plain_success(self) -> bool {
+        // The last 15 bits, behind the phase.
+        self.words[RESULT + 1].load(Ordering::Relaxed) >> 49 == 0
     }
 
     /// The stored result.
@@ -223,8 +218,9 @@ pub(crate) struct FreeSlots {
 
 /// The lock holder's share of the free slots: taken from [`FreeSlots`] a word at a time.
 pub(crate) struct Taken {
-    /// The word looked at first, and which one it is of all.
+    /// The word looked at first, the slot of its first bit, and which one it is of all.
     word: u64,
+    first: u16,
     hint: usize,
     /// The others. What is in use as `word` is 0 here.
     bits: Box<[u64]>,
@@ -240,7 +236,7 @@ impl FreeSlots {
         };
         let free =
             Self { bits: (0..words).map(|w| AtomicU64::new(full(w))).collect(), awaited: AtomicBool::new(false) };
-        (free, Taken { word: 0, hint: 0, bits: vec![0; words].into() })
+        (free, Taken { word: 0, first: 0, hint: 0, bits: vec![0; words].into() })
     }
 
     /// Gives a slot back. `true` if somebody waits for one.
@@ -269,6 +265,7 @@ impl FreeSlots {
         // The same word first: the memory of its slots was touched last.
         for _ in 0..=self.bits.len() {
             let (mine, shared) = (taken.bits.get_mut(taken.hint)?, self.bits.get(taken.hint)?);
+            taken.first = taken.hint as u16 * 64;
             taken.word = match std::mem::take(mine) {
                 0 => shared.swap(0, Ordering::SeqCst),
                 word => word,
@@ -296,7 +293,7 @@ impl Taken {
         }
         let bit = self.word.trailing_zeros();
         self.word &= self.word - 1;
-        Some(self.hint as u16 * 64 + bit as u16)
+        Some(self.first | bit as u16)
     }
 
     /// Puts back a slot that was taken but not used.

@@ -220,6 +220,7 @@ impl Device for Rogue {
         read32(offset: usize) -> Result<u32, DeviceError>;
         read64(offset: usize) -> Result<u64, DeviceError>;
         interrupt_count() -> u32;
+        completes_inline() -> bool;
         loss() -> Option<Interrupt>;
         check_present() -> Result<(), DeviceError>;
         may_return() -> bool;

@@ -36,7 +36,7 @@ proptest! {
     fn rings_carry_everything_in_order(entries in 2u16..20, ops in ops()) {
         let (sq_words, cq_words) = (words(entries), words(entries));
         clear(&sq_words, &cq_words);
-        let (mut sq, mut cq) = (SubmissionRing::new(entries), CompletionRing::new(entries));
+        let (mut sq, mut cq) = (SubmissionRing::new(1, entries), CompletionRing::new(entries));
         // What was sent, and how much of it: the n-th thing lies in entry n modulo the size, its phase in the quotient.
         let (mut sent, mut completed, mut taken) = (0u64, 0u64, 0u64);
         let size = u64::from(entries);
@@ -64,11 +64,11 @@ proptest! {
                 Op::Take(count) => {
                     for _ in 0..count {
                         prop_assert_eq!(cq.is_posted(&cq_words), taken < completed);
-                        match cq.peek(cq_words.all()) {
+                        match cq.ahead(cq_words.all(), 1).first().and_then(|entry| cq.posted(entry)) {
                             Some([word, _]) => prop_assert_eq!(word, taken),
                             None => break,
                         }
-                        cq.pop();
+                        cq.pop(1);
                         taken += 1;
                         prop_assert_eq!(u64::from(cq.head()), taken % size);
                         prop_assert_eq!(cq.phase(), taken / size % 2 == 0);
@@ -90,16 +90,22 @@ fn every_size_wraps() {
             let phase = n / u32::from(entries) % 2 == 0;
             cq_words.at(at)[1].store(u64::from(phase) << 48, Ordering::Relaxed);
             assert!(cq.is_posted(&cq_words));
-            cq.pop();
+            cq.pop(1);
         }
     }
 }
 
 #[test]
-fn a_head_past_the_ring_is_not_taken() {
-    let mut sq = SubmissionRing::new(4);
-    assert!(sq.set_head(3));
-    assert!(!sq.set_head(4));
-    assert!(!sq.set_head(u16::MAX));
-    assert_eq!(sq.head(), 3);
+fn a_completion_names_its_ring_and_an_entry() {
+    for id in [0, 1, 7, u16::MAX] {
+        let sq = SubmissionRing::new(id, 4);
+        let named = |sqid, sqhd| sq.is_named_by(Completion { sqid, sqhd, cid: 3, ..Completion::default() }.to_words());
+        assert!(named(id, 0));
+        assert!(named(id, 3));
+        assert!(!named(id, 4));
+        assert!(!named(id, u16::MAX));
+        assert!(!named(id.wrapping_add(1), 0));
+        assert!(!named(id.wrapping_sub(1), 0));
+        assert!(!named(id.wrapping_sub(1), u16::MAX));
+    }
 }
