@@ -41,7 +41,10 @@ impl Controller {
             AdminOpcode::CREATE_IO_CQ => self.create_completion_queue(&call),
             AdminOpcode::CREATE_IO_SQ => self.create_submission_queue(&call),
             AdminOpcode::DELETE_IO_CQ => self.delete_completion_queue(&call),
-            AdminOpcode::DELETE_IO_SQ => self.delete_submission_queue(&call),
+            AdminOpcode::DELETE_IO_SQ => match self.delete_submission_queue(&call) {
+                Some(result) => result,
+                None => return Outcome::Waits,
+            },
             AdminOpcode::ABORT => self.abort(&call),
             AdminOpcode::ASYNC_EVENT_REQUEST => {
                 if self.events.requests.len() > usize::from(self.config.aerl) {

@@ -9,7 +9,9 @@ pub use null::NullBackend;
 pub use ram::RamBackend;
 
 use std::io;
+use std::task::Waker;
 
+use crate::lane::Lane;
 use crate::transfer::{FromHost, ToHost, TransferError};
 
 /// Bytes that the provided methods move at a time.
@@ -62,6 +64,17 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Changes the size. What is cut off is gone, what is added reads as zero.
     fn resize(&mut self, size: u64) -> Result<(), BackendError>;
+
+    /// Whether commands are handed to [`lane`](Self::lane)s, which finish them later, instead of being carried out by the
+    /// methods above. Never changes. The size, and what becomes durable at the end, are still these methods' matter.
+    fn finishes_later(&self) -> bool {
+        false
+    }
+
+    /// A controller's own way in, if this storage [finishes later](Self::finishes_later). `waker` wakes the controller.
+    fn lane(&self, _waker: Waker) -> Option<Box<dyn Lane>> {
+        None
+    }
 }
 
 /// Cuts a range into pieces of [`PIECE`] bytes.
@@ -80,6 +93,9 @@ pub enum BackendError {
     /// The operating system refused.
     #[error(transparent)]
     Io(#[from] io::Error),
+    /// The storage is not made for that.
+    #[error("this storage cannot {0}")]
+    Unsupported(&'static str),
     /// The range does not lie within the storage.
     #[error("{len:#x} bytes at {offset:#x} are outside of the storage")]
     OutOfRange {

@@ -1,15 +1,20 @@
 //! The controller: what it consists of, and how it goes from one state to the next.
 
 mod interrupts;
+mod lanes;
 mod lifecycle;
 mod serve;
 
+pub use lanes::Mark;
+pub(crate) use lanes::{Lanes, Waiting};
 pub(crate) use serve::{Outcome, done};
 
 use std::sync::Arc;
+use std::task::Waker;
 use std::time::Duration;
 
 use doorbell_device::inprocess::{Activity, Host, SoftController};
+use nvme_spec::Command;
 use nvme_spec::event::EventKind;
 use nvme_spec::log::LogId;
 use nvme_spec::registers::{doorbell_stride, offset};
@@ -63,6 +68,13 @@ pub struct Controller {
     backlogged: bool,
     /// What a fault plan has done to the controller.
     plight: Plight,
+    pub(crate) lanes: Lanes,
+    /// What was under way at the last reset has ended when this has passed.
+    reset_at: Mark,
+    /// Deletions of submission queues that wait for the queues' commands.
+    pub(crate) deletions: Vec<(u16, Command)>,
+    /// Shutting down: storage that finishes later was told to flush.
+    flushing: bool,
 }
 
 /// Memory used again and again, so that commands need no allocation.
@@ -113,6 +125,10 @@ impl Controller {
             raise: 0,
             backlogged: false,
             plight: Plight::None,
+            lanes: Lanes::default(),
+            reset_at: Mark::default(),
+            deletions: Vec::new(),
+            flushing: false,
         }
     }
 
@@ -223,14 +239,17 @@ impl SoftController for Controller {
     fn run(&mut self, host: &Host<'_>, now: Duration) -> Activity {
         self.now = now;
         self.powered_on.get_or_insert(now);
-        let mut worked = false;
+        let mut worked = self.lanes.poll();
         if self.port.has_mail() {
             self.read_mail();
             worked = true;
         }
         worked |= self.pass_time(host);
+        worked |= self.post_finished(host);
         if self.is_processing() {
             worked |= self.serve(host);
+            // What was handed over is sent off.
+            worked |= self.lanes.poll();
         }
         self.raise_interrupts(host);
         Activity { worked, wake_at: self.wake_at() }
@@ -238,6 +257,43 @@ impl SoftController for Controller {
 
     fn function_reset(&mut self) {
         self.reset_function();
+    }
+
+    fn is_at_rest(&self) -> bool {
+        self.lanes.has_passed(self.reset_at)
+    }
+
+    fn set_waker(&mut self, waker: Waker) {
+        self.lanes.set_waker(waker);
+    }
+}
+
+/// For whoever serves a controller whose storage finishes later.
+impl Controller {
+    /// Hears from storage. Of the host nothing is needed for that, and nothing is told.
+    pub fn hear_from_storage(&mut self) -> bool {
+        self.lanes.poll()
+    }
+
+    /// What is outstanding, up to now.
+    pub fn mark(&self) -> Mark {
+        self.lanes.mark()
+    }
+
+    /// Memory was taken away from the controller, from `iova` on: what was outstanding may still use it, and what is kept
+    /// of it is given up, until what is returned [has passed](Self::has_passed).
+    pub fn forget_memory(&mut self, iova: u64, len: u64) -> Mark {
+        self.lanes.forget(iova, len)
+    }
+
+    /// Whether everything that was outstanding then has ended, and touches the host's memory no more.
+    pub fn has_passed(&self, mark: Mark) -> bool {
+        self.lanes.has_passed(mark)
+    }
+
+    /// Operations that storage has not ended.
+    pub fn outstanding(&self) -> u32 {
+        self.lanes.outstanding()
     }
 }
 
@@ -261,7 +317,8 @@ impl Controller {
 
     fn wake_at(&self) -> Option<Duration> {
         let times = [
-            self.registers.next_change(),
+            // What is due and has not happened waits for storage, which wakes.
+            self.registers.next_change().filter(|at| *at > self.now),
             self.delayed.next_at(),
             if self.judge.is_idle() { None } else { self.judge.next_time() },
             self.config.housekeeping.map(|interval| self.now.saturating_add(interval)),

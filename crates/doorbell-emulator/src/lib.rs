@@ -44,6 +44,7 @@ mod error;
 mod events;
 mod fault;
 mod health;
+mod lane;
 mod marks;
 mod namespace;
 mod namespace_config;
@@ -62,10 +63,11 @@ pub use backend::{Backend, BackendError, FileBackend, NullBackend, RamBackend};
 pub use config::{
     ControllerConfig, Descriptors, InterruptMode, MAX_PAGE_SHIFT, MAX_QUEUE_ENTRIES, MAX_QUEUE_PAIRS, SglSupport,
 };
-pub use controller::Controller;
+pub use controller::{Controller, Mark};
 pub use error::EmulatorError;
 pub use fault::{CommandMatch, Fault, FaultPlan, FaultRule, LbaRange, Patch, QueueMatch, When};
 pub use health::Condition;
+pub use lane::{Data, Ended, Lane, Operation, Piece, Ticket};
 pub use namespace_config::{AtomicUnits, NamespaceConfig, OptimalSizes, Storage};
 pub use spec::{EmulatedSpec, SpecError, StorageSpec, emulated};
 pub use subsystem::{Subsystem, SubsystemConfig};

@@ -22,6 +22,8 @@ const BLOCK_SHIFTS: std::ops::RangeInclusive<u8> = 9..=16;
 #[derive(Debug)]
 pub(crate) struct Namespace {
     pub(crate) nsid: u32,
+    /// Its storage takes commands, and finishes them later.
+    pub(crate) finishes_later: bool,
     pub(crate) state: RwLock<State>,
 }
 
@@ -96,6 +98,10 @@ impl Namespace {
             }
             Storage::Custom(backend) => backend,
         };
+        let finishes_later = data.finishes_later();
+        if finishes_later && layout.metadata > 0 {
+            return Err(EmulatorError::BadFormat("this storage has no place for metadata".into()));
+        }
         let blocks = count_blocks(data.size(), layout)?;
         let write_protected = config.read_only;
         let state = State {
@@ -111,7 +117,7 @@ impl Namespace {
             dirty: false.into(),
             config,
         };
-        Ok(Self { nsid, state: RwLock::new(state) })
+        Ok(Self { nsid, finishes_later, state: RwLock::new(state) })
     }
 }
 
@@ -184,6 +190,9 @@ impl State {
 
     /// Loses all data, and takes on a format.
     pub(crate) fn format(&mut self, index: usize, inline: bool, protection: PiType) -> Result<(), EmulatorError> {
+        if self.data.finishes_later() {
+            return Err(EmulatorError::BadFormat("this storage keeps the format that it has".into()));
+        }
         let before = (self.config.format, self.config.inline_metadata, self.config.protection);
         (self.config.format, self.config.inline_metadata, self.config.protection) = (index, inline, protection);
         let adopted = check_format(&self.config).and_then(|layout| {

@@ -4,6 +4,7 @@ mod compare;
 mod copy;
 mod dsm;
 mod flush;
+mod later;
 mod metadata;
 mod read_write;
 mod reservation;
@@ -14,8 +15,8 @@ use nvme_spec::{Command, NvmOpcode, Status};
 
 use crate::backend::BackendError;
 use crate::config::ControllerConfig;
-use crate::controller::{Controller, Scratch};
-use crate::fault::Patch;
+use crate::controller::{Controller, Outcome, Scratch};
+use crate::fault::{Patch, Verdict};
 use crate::health::Health;
 use crate::namespace::{Namespace, State};
 use crate::reservation::{Group, HostId};
@@ -39,10 +40,13 @@ pub(crate) struct Io<'a> {
 impl Controller {
     /// Carries out an I/O command that is not fused.
     #[inline]
-    pub(crate) fn io(&mut self, host: &Host<'_>, command: &Command, patch: Option<&Patch>) -> Result<u64, Status> {
+    pub(crate) fn io(&mut self, host: &Host<'_>, sqid: u16, command: &Command, verdict: Option<&Verdict>) -> Outcome {
         let Some(Some(namespace)) = self.table.get(command.nsid.wrapping_sub(1) as usize) else {
-            return self.io_without_namespace(command);
+            return self.io_without_namespace(sqid, command, verdict);
         };
+        if namespace.finishes_later {
+            return self.io_later(host, sqid, command, verdict);
+        }
         let mut io = Io {
             dma: host.dma,
             command,
@@ -53,23 +57,27 @@ impl Controller {
             rules: Rules { page: 1 << (u32::from(self.registers.cc.mps()).saturating_add(12)), sgl: self.config.sgl },
             scratch: &mut self.scratch,
             health: &mut self.health,
-            patch,
+            patch: verdict.and_then(|verdict| verdict.patch.as_ref()),
         };
-        match NvmOpcode(command.cdw0.opcode()) {
+        Outcome::Done(match NvmOpcode(command.cdw0.opcode()) {
             NvmOpcode::READ => io.read(),
             NvmOpcode::WRITE => io.write(),
             opcode => io.rarer(opcode),
-        }
+        })
     }
 
     /// Flush of all namespaces, or a mistake.
     #[cold]
-    fn io_without_namespace(&mut self, command: &Command) -> Result<u64, Status> {
+    fn io_without_namespace(&mut self, sqid: u16, command: &Command, verdict: Option<&Verdict>) -> Outcome {
         let opcode = NvmOpcode(command.cdw0.opcode());
         if opcode == NvmOpcode::FLUSH && command.nsid == nvme_spec::NSID_ALL {
-            return self.flush_every_namespace();
+            let later = self.table.iter().flatten().any(|namespace| namespace.finishes_later);
+            if later && self.config.flush_all {
+                return self.flush_all_later(sqid, command, verdict);
+            }
+            return Outcome::Done(self.flush_every_namespace());
         }
-        Err(self.not_attached(command.nsid))
+        Outcome::Done(Err(self.not_attached(command.nsid)))
     }
 }
 

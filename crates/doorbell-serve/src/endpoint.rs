@@ -3,19 +3,20 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Wake;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use doorbell_device::Interrupt;
 use doorbell_device::inprocess::{Activity, SoftController};
-use doorbell_emulator::{Controller, ControllerConfig, Subsystem};
+use doorbell_emulator::{Controller, ControllerConfig, Mark, Subsystem};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use crate::ServeError;
 use crate::listener::{Listener, turn_away};
 use crate::pace::Pace;
-use crate::session::Session;
+use crate::session::{Pumped, Session};
 
 /// How often the controller runs before the client's messages have their turn.
 const RUNS: u32 = 64;
@@ -23,6 +24,8 @@ const RUNS: u32 = 64;
 const HEARING: Duration = Duration::from_micros(50);
 /// How long after a message the next one is waited for as eagerly as a doorbell.
 const TALK: Duration = Duration::from_millis(1);
+/// How long storage is waited for before it is asked again: it wakes who waits.
+const STORAGE: Duration = Duration::from_millis(10);
 /// How long what is under way may take when the endpoint stops.
 const FINISH: Duration = Duration::from_secs(2);
 
@@ -44,8 +47,26 @@ type Job = Box<dyn FnOnce(&mut Controller) + Send>;
 #[derive(Debug)]
 struct Shared {
     wake: Interrupt,
+    /// Storage wants the controller to run.
+    called: AtomicBool,
+    /// The thread sleeps, or is about to: then, and only then, `wake` has to be raised.
+    asleep: AtomicBool,
     stop: AtomicBool,
     statistics: Counters,
+}
+
+/// How storage that finishes commands later calls the controller.
+impl Wake for Shared {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.called.store(true, Ordering::SeqCst);
+        if self.asleep.load(Ordering::SeqCst) {
+            self.wake.raise();
+        }
+    }
 }
 
 /// What an endpoint has done since it was started.
@@ -85,12 +106,19 @@ impl Endpoint {
     /// Serves a new controller of `subsystem` at `socket`. A socket that nobody serves any more is replaced.
     pub fn start(socket: &Path, subsystem: &Subsystem, config: ControllerConfig) -> Result<Self, ServeError> {
         let listener = Listener::bind(socket)?;
-        let shared =
-            Arc::new(Shared { wake: Interrupt::new()?, stop: AtomicBool::new(false), statistics: Counters::default() });
+        let shared = Arc::new(Shared {
+            wake: Interrupt::new()?,
+            called: AtomicBool::new(false),
+            asleep: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+            statistics: Counters::default(),
+        });
         let (jobs, todo) = channel();
+        let mut controller = Controller::new(subsystem, config);
+        controller.set_waker(shared.clone().into());
         let served = Served {
             listener,
-            controller: Controller::new(subsystem, config),
+            controller,
             shared: shared.clone(),
             jobs: todo,
             started: Instant::now(),
@@ -98,7 +126,7 @@ impl Endpoint {
             pace: Pace::new(),
             heard: Instant::now(),
             listened: None,
-            blocked: false,
+            wanted: PollFlags::IN,
         };
         let thread = std::thread::Builder::new().name("doorbell-serve".into());
         let thread =
@@ -176,8 +204,8 @@ struct Served {
     heard: Instant,
     /// When messages were last asked for; none if they have to be now.
     listened: Option<Instant>,
-    /// A reply waits for the client to read.
-    blocked: bool,
+    /// What of the client is waited for.
+    wanted: PollFlags,
 }
 
 impl Served {
@@ -257,13 +285,26 @@ impl Served {
         // Between the last time that messages were asked for and now, one may have come; `poll` tells.
         self.listened = None;
         self.shared.statistics.sleeps.fetch_add(1, Ordering::Relaxed);
+        self.sleep(timeout);
+    }
+
+    /// Sleeps until something happens, but for no longer than this.
+    fn sleep(&self, timeout: Option<Duration>) {
+        // Either this is seen by who calls, or the call is seen here.
+        self.shared.asleep.store(true, Ordering::SeqCst);
+        if !self.shared.called.swap(false, Ordering::SeqCst) {
+            self.wait(timeout);
+        }
+        self.shared.asleep.store(false, Ordering::SeqCst);
+    }
+
+    fn wait(&self, timeout: Option<Duration>) {
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
-        let wanted = if self.blocked { PollFlags::OUT } else { PollFlags::IN };
         let mut fds = vec![
             PollFd::new(&self.listener, PollFlags::IN),
             PollFd::from_borrowed_fd(self.shared.wake.as_fd(), PollFlags::IN),
         ];
-        fds.extend(self.session.iter().map(|session| PollFd::new(session, wanted)));
+        fds.extend(self.session.iter().map(|session| PollFd::new(session, self.wanted)));
         match poll(&mut fds, timeout.as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => {
@@ -312,7 +353,11 @@ impl Served {
         let Some(session) = &mut self.session else { return false };
         match session.pump(&mut self.controller) {
             Ok(pumped) => {
-                self.blocked = pumped.blocked;
+                self.wanted = match pumped {
+                    Pumped { blocked: true, .. } => PollFlags::OUT,
+                    Pumped { waits: true, .. } => PollFlags::empty(),
+                    _ => PollFlags::IN,
+                };
                 if pumped.worked {
                     self.count_memory();
                 }
@@ -341,10 +386,30 @@ impl Served {
         let Some(mut session) = self.session.take() else { return };
         tracing::info!(socket = %self.listener_path(), why, "the client's session ends");
         session.reset(&mut self.controller);
+        // Nothing is left that would touch its memory when it has gone.
+        let gone = self.controller.forget_memory(0, u64::MAX);
+        self.wait_for_storage(gone);
         drop(session);
-        self.blocked = false;
+        self.wanted = PollFlags::IN;
         self.shared.statistics.connected.store(false, Ordering::Relaxed);
         self.count_memory();
+    }
+
+    /// Waits until what was outstanding has ended; when the server stops, not for long.
+    fn wait_for_storage(&mut self, mark: Mark) {
+        let mut stopping = None;
+        while !self.controller.has_passed(mark) {
+            self.controller.hear_from_storage();
+            self.do_jobs();
+            let now = Instant::now();
+            if self.shared.stop.load(Ordering::Acquire)
+                && now.saturating_duration_since(*stopping.get_or_insert(now)) >= FINISH
+            {
+                tracing::warn!(outstanding = self.controller.outstanding(), "storage has not finished");
+                return;
+            }
+            self.sleep(Some(STORAGE));
+        }
     }
 
     fn count_memory(&self) {
@@ -362,7 +427,8 @@ impl Served {
             let now = Instant::now();
             // Without something that takes time, a command is completed as soon as it is taken.
             let Activity { wake_at, .. } = self.run(now);
-            if wake_at.is_none() || deadline.is_none_or(|deadline| now >= deadline) {
+            let is_done = wake_at.is_none() && self.controller.outstanding() == 0;
+            if is_done || deadline.is_none_or(|deadline| now >= deadline) {
                 break;
             }
             std::thread::sleep(Duration::from_millis(1));

@@ -43,7 +43,7 @@ struct Range {
     /// Whether there is memory behind it.
     usable: bool,
     /// Memory that the client can truncate is guarded.
-    _guard: Option<Guard>,
+    guard: Option<Guard>,
 }
 
 /// What makes two descriptors the same to us.
@@ -99,7 +99,7 @@ impl Mappings {
             }
         };
         self.bytes = bytes;
-        self.ranges.insert(address, Range { len: size, usable, _guard: guard });
+        self.ranges.insert(address, Range { len: size, usable, guard });
         Ok(())
     }
 
@@ -165,8 +165,9 @@ impl Mappings {
             .is_some_and(|(first, range)| !range.usable && address.checked_sub(*first).is_some_and(|at| at < range.len))
     }
 
-    /// Takes memory away: just what was mapped. When this returns, nothing names it any more.
-    pub(crate) fn unmap(&mut self, address: u64, size: u64) -> Result<(), Errno> {
+    /// Takes memory away: just what was mapped. No command that comes after can name it; what is returned is kept until
+    /// those before are done.
+    pub(crate) fn unmap(&mut self, address: u64, size: u64) -> Result<Option<Guard>, Errno> {
         let range = self.ranges.get(&address).filter(|range| range.len == size).ok_or(Errno::NOENT)?;
         if range.usable
             && let Err(error) = self.space.remove(address, size)
@@ -174,18 +175,14 @@ impl Mappings {
             tracing::error!(%error, "what was mapped cannot be unmapped");
             return Err(Errno::INVAL);
         }
-        // The guard goes after the last who could touch the memory, and the memory with it.
-        self.ranges.remove(&address);
         self.bytes = self.bytes.saturating_sub(size);
-        Ok(())
+        Ok(self.ranges.remove(&address).and_then(|range| range.guard))
     }
 
     /// Takes all memory away.
-    pub(crate) fn unmap_all(&mut self) {
+    pub(crate) fn unmap_all(&mut self) -> Vec<Guard> {
         let all: Vec<_> = self.ranges.iter().map(|(&address, range)| (address, range.len)).collect();
-        for (address, len) in all {
-            let _ = self.unmap(address, len);
-        }
+        all.into_iter().filter_map(|(address, len)| self.unmap(address, len).ok().flatten()).collect()
     }
 }
 

@@ -6,8 +6,9 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use doorbell_device::inprocess::{Host, SoftController};
+use doorbell_device::sigbus::Guard;
 use doorbell_device::{DeviceError, HostMemory};
-use doorbell_emulator::Controller;
+use doorbell_emulator::{Controller, Mark};
 use rustix::io::Errno;
 use vfio_user::wire::{self, Command, Header};
 use vfio_user::{Capabilities, Connection, ConnectionError, Limits, Message, Request, Version, Write, reply};
@@ -54,6 +55,12 @@ pub(crate) struct Session {
     faults: u64,
     /// Whether the client was told what it does wrong with its memory.
     told: bool,
+    /// Until then, the controller may still use memory that was taken away, or was reset and is not at rest.
+    settling: Option<Mark>,
+    /// What is answered then.
+    held: Option<(Header, Vec<u8>)>,
+    /// Of memory that was taken away: they go after the last who could touch it.
+    guards: Vec<Guard>,
 }
 
 /// Why a session ends.
@@ -90,6 +97,9 @@ impl Session {
             rest: None,
             faults: 0,
             told: false,
+            settling: None,
+            held: None,
+            guards: Vec::new(),
         })
     }
 
@@ -142,16 +152,34 @@ impl Session {
             return Err(End::Misbehaved("it truncated memory that it shares".into()));
         }
         for taken in 0..BURST {
+            if !self.settle(controller)? {
+                return Ok(Pumped { worked: taken > 0, blocked: false, waits: true });
+            }
             // No request before the last reply has gone: one reply is all that ever waits.
             if !self.connection.flush()? {
-                return Ok(Pumped { worked: taken > 0, blocked: true });
+                return Ok(Pumped { worked: taken > 0, blocked: true, waits: false });
             }
             let Some(message) = self.connection.try_receive()? else {
-                return Ok(Pumped { worked: taken > 0, blocked: false });
+                return Ok(Pumped { worked: taken > 0, blocked: false, waits: false });
             };
             self.answer(controller, message)?;
         }
-        Ok(Pumped { worked: true, blocked: false })
+        Ok(Pumped { worked: true, blocked: false, waits: false })
+    }
+
+    /// Whether the next request may be looked at: what the last one was about is over.
+    fn settle(&mut self, controller: &mut Controller) -> Result<bool, End> {
+        let Some(mark) = self.settling else { return Ok(true) };
+        controller.hear_from_storage();
+        if !controller.has_passed(mark) {
+            return Ok(false);
+        }
+        self.settling = None;
+        self.guards.clear();
+        if let Some((header, payload)) = self.held.take() {
+            self.reply(header, &payload, None)?;
+        }
+        Ok(true)
     }
 
     fn answer(&mut self, controller: &mut Controller, message: Message) -> Result<(), End> {
@@ -181,6 +209,10 @@ impl Session {
             Err(errno) => Err(errno),
         };
         match answer {
+            Ok((payload, Ok(None))) if self.settling.is_some_and(|mark| !controller.has_passed(mark)) => {
+                self.held = Some((header, payload));
+                Ok(())
+            }
             Ok((payload, Ok(fd))) => self.reply(header, &payload, fd.as_ref().map(AsFd::as_fd)),
             Ok((_, Err(_))) => self.refuse(header, Errno::MFILE),
             Err(errno) => self.refuse(header, errno),
@@ -250,7 +282,7 @@ impl Session {
                 }
                 Ok(Vec::new())
             }
-            Request::DmaUnmap(unmap) => self.dma_unmap(unmap),
+            Request::DmaUnmap(unmap) => self.dma_unmap(controller, unmap),
             Request::DeviceInfo(info) if (info.argsz as usize) < size_of::<wire::DeviceInfo>() => Err(Errno::INVAL),
             Request::DeviceInfo(_) => {
                 let flags = wire::DEVICE_RESET | wire::DEVICE_PCI;
@@ -283,16 +315,20 @@ impl Session {
         }
     }
 
-    fn dma_unmap(&mut self, unmap: wire::DmaUnmap) -> Result<Vec<u8>, Errno> {
+    fn dma_unmap(&mut self, controller: &mut Controller, unmap: wire::DmaUnmap) -> Result<Vec<u8>, Errno> {
         let wire::DmaUnmap { flags, address, size, .. } = unmap;
         match flags {
             0 => {
-                self.mappings.unmap(address, size)?;
+                self.guards.extend(self.mappings.unmap(address, size)?);
+                self.settling = Some(controller.forget_memory(address, size));
                 if size >= LARGE {
                     self.rest = Instant::now().checked_add(REST).map(|until| (until, address));
                 }
             }
-            wire::UNMAP_ALL if address == 0 && size == 0 => self.mappings.unmap_all(),
+            wire::UNMAP_ALL if address == 0 && size == 0 => {
+                self.guards.extend(self.mappings.unmap_all());
+                self.settling = Some(controller.forget_memory(0, u64::MAX));
+            }
             wire::UNMAP_GET_DIRTY => return Err(Errno::NOTSUP),
             _ => return Err(Errno::INVAL),
         }
@@ -388,6 +424,7 @@ impl Session {
     /// A reset of the function. The client's memory and interrupts stay as they are.
     pub(crate) fn reset(&mut self, controller: &mut Controller) {
         controller.function_reset();
+        self.settling = Some(controller.mark());
         for doorbell in self.doorbells.dwords() {
             doorbell.store(0, Ordering::Release);
         }
@@ -410,6 +447,8 @@ pub(crate) struct Pumped {
     pub(crate) worked: bool,
     /// A reply waits for the client to read.
     pub(crate) blocked: bool,
+    /// A reply waits for the controller to be done with something.
+    pub(crate) waits: bool,
 }
 
 impl AsFd for Session {

@@ -2,7 +2,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::shared::{DOORBELLS, Shared};
+use super::shared::{Alarm, DOORBELLS, Shared};
 use super::{Activity, DmaSpace, SoftController};
 use crate::{Device, DeviceError, DmaMemory, Doorbell, Interrupt, MapRequest};
 
@@ -30,6 +30,7 @@ impl<C: SoftController> InProcess<C> {
     /// A device around `controller`, with `interrupts` vectors, known by `address`.
     pub fn new(address: &str, controller: C, interrupts: u32, run: Run) -> Result<Arc<Self>, DeviceError> {
         let shared = Arc::new(Shared::new(address, controller, interrupts, run)?);
+        Alarm::set(&shared);
         let thread = if run == Run::Threaded {
             let shared = shared.clone();
             let thread = std::thread::Builder::new().name("doorbell-emulated".into());
@@ -121,7 +122,6 @@ impl<C: SoftController> Device for InProcess<C> {
     }
 
     fn reset(&self) -> Result<(), DeviceError> {
-        self.shared.reset();
-        Ok(())
+        self.shared.reset()
     }
 }

@@ -11,8 +11,9 @@ mod space;
 mod sync;
 
 pub use device::{InProcess, Run};
-pub use space::{DmaFault, DmaSpace, DmaView};
+pub use space::{DmaFault, DmaSpace, DmaView, MappedPart};
 
+use std::task::Waker;
 use std::time::Duration;
 
 use crate::HostMemory;
@@ -35,8 +36,18 @@ pub trait SoftController: Send + 'static {
     /// since some fixed moment and never goes back.
     fn run(&mut self, host: &Host<'_>, now: Duration) -> Activity;
 
-    /// A function reset: forgets all that a reset forgets, and touches no host memory after.
+    /// A function reset: forgets all that a reset forgets, and touches no host memory once it [is at
+    /// rest](Self::is_at_rest).
     fn function_reset(&mut self);
+
+    /// Whether nothing of what was under way before the last reset touches the host's memory any more.
+    fn is_at_rest(&self) -> bool {
+        true
+    }
+
+    /// Who is to be woken when there is something to do that no doorbell tells of. It may be woken in
+    /// [`run`](Self::run) too.
+    fn set_waker(&mut self, _waker: Waker) {}
 }
 
 /// What a [`SoftController`] reaches of its host.

@@ -1,5 +1,7 @@
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+use std::task::Wake;
+use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
 use super::doze::Doze;
@@ -13,6 +15,9 @@ pub(super) const DOORBELLS: usize = 0x1000;
 const SPIN: Duration = Duration::from_micros(50);
 /// How long it sleeps at most.
 const SLEEP: Duration = Duration::from_secs(1);
+/// How long a reset waits for what is under way, and how often it looks.
+const REST: Duration = Duration::from_secs(60);
+const REST_LOOK: Duration = Duration::from_micros(200);
 /// How often the controller runs before others have a chance at its lock and at the memory's.
 const RUNS: usize = 64;
 
@@ -32,6 +37,10 @@ pub(super) struct Shared<C> {
     started: Instant,
     stopped: AtomicBool,
     doze: Doze,
+    /// The controller's own thread.
+    server: OnceLock<ThreadId>,
+    /// The controller wants to run.
+    alarmed: AtomicBool,
 }
 
 impl<C: SoftController> Shared<C> {
@@ -50,6 +59,8 @@ impl<C: SoftController> Shared<C> {
             started: Instant::now(),
             stopped: AtomicBool::new(false),
             doze: Doze::new(),
+            server: OnceLock::new(),
+            alarmed: AtomicBool::new(false),
         })
     }
 
@@ -137,6 +148,7 @@ impl<C: SoftController> Shared<C> {
     /// The life of the controller's own thread.
     pub(super) fn serve(&self) {
         let mut idle_since = None;
+        let _ = self.server.set(std::thread::current().id());
         while !self.is_stopped() {
             let now = self.now();
             let mut runs = 0;
@@ -159,8 +171,9 @@ impl<C: SoftController> Shared<C> {
     /// What the thread does between saying that it sleeps and sleeping: says how long, unless there was work after all.
     fn last_look(&self, controller: &mut C) -> Result<Duration, ()> {
         let now = self.now();
+        self.alarmed.store(false, Ordering::SeqCst);
         let activity = self.run_until(controller, now, || true);
-        if activity.worked || self.is_stopped() {
+        if activity.worked || self.is_stopped() || self.alarmed.load(Ordering::SeqCst) {
             return Err(());
         }
         Ok(activity.wake_at.map_or(SLEEP, |at| at.saturating_sub(now).min(SLEEP)))
@@ -214,11 +227,55 @@ impl<C: SoftController> Shared<C> {
         self.kick();
     }
 
-    pub(super) fn reset(&self) {
+    /// Resets the function, and waits until the controller touches no memory any more.
+    pub(super) fn reset(&self) -> Result<(), DeviceError> {
         let mut controller = self.lock();
         controller.function_reset();
         for doorbell in self.doorbells.dwords() {
             doorbell.store(0, Ordering::Release);
+        }
+        let begun = Instant::now();
+        while !controller.is_at_rest() {
+            if begun.elapsed() > REST {
+                return Err(DeviceError::Gone(format!("what it had under way did not end within {REST:?}")));
+            }
+            drop(controller);
+            match self.run {
+                Run::Threaded => self.kick(),
+                Run::Inline | Run::Stepped => drop(self.settle()),
+            }
+            std::thread::sleep(REST_LOOK);
+            controller = self.lock();
+        }
+        Ok(())
+    }
+}
+
+/// Wakes the thread of a controller.
+pub(super) struct Alarm<C> {
+    shared: Weak<Shared<C>>,
+}
+
+impl<C: SoftController> Alarm<C> {
+    pub(super) fn set(shared: &Arc<Shared<C>>) {
+        if shared.run == Run::Threaded {
+            let alarm = Arc::new(Self { shared: Arc::downgrade(shared) });
+            shared.lock().set_waker(alarm.into());
+        }
+    }
+}
+
+impl<C: SoftController> Wake for Alarm<C> {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        let Some(shared) = self.shared.upgrade() else { return };
+        // The thread itself may be the one that wakes, with the controller locked: it looks before it sleeps.
+        shared.alarmed.store(true, Ordering::SeqCst);
+        if shared.server.get() != Some(&std::thread::current().id()) {
+            shared.doze.kick(&shared.controller);
         }
     }
 }

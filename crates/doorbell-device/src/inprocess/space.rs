@@ -169,6 +169,19 @@ impl DmaSpace {
     }
 }
 
+/// A part of an access that lies in one mapping.
+#[derive(Debug, Clone, Copy)]
+pub struct MappedPart<'a> {
+    /// The memory of the whole mapping.
+    pub host: &'a HostMemory,
+    /// Where in it the part begins.
+    pub offset: usize,
+    /// Bytes of the part.
+    pub len: usize,
+    /// What the device may do with the mapping.
+    pub allowed: Access,
+}
+
 /// A look at a [`DmaSpace`] during which it does not change.
 pub struct DmaView<'a> {
     space: &'a DmaSpace,
@@ -192,6 +205,15 @@ impl DmaView<'_> {
             return Ok((&region.host, offset as usize));
         }
         Err(self.space.fault(DmaFault { iova, len, access }))
+    }
+
+    /// The first part of an access: what of it lies in one mapping.
+    pub fn part(&self, iova: u64, most: usize, access: Access) -> Result<MappedPart<'_>, DmaFault> {
+        let len = self.contiguous(iova, most);
+        let (host, offset) = self.resolve(iova, len, access)?;
+        let index = self.regions.partition_point(|r| r.iova <= iova);
+        let region = index.checked_sub(1).and_then(|i| self.regions.get(i));
+        Ok(MappedPart { host, offset, len, allowed: region.map_or(access, |region| region.access) })
     }
 
     /// A volatile window on memory that lies in one mapping.

@@ -1,5 +1,6 @@
 //! Creating and deleting I/O queues.
 
+use doorbell_device::inprocess::Host;
 use nvme_spec::admin::{CreateCqCdw11, CreateQueueCdw10, CreateSqCdw11, DeleteQueueCdw10};
 use nvme_spec::{Status, StatusField};
 
@@ -56,20 +57,46 @@ impl Controller {
         Ok(0)
     }
 
-    pub(super) fn delete_submission_queue(&mut self, call: &Call<'_>) -> Result<u64, Status> {
+    /// `None` if the deletion waits for commands that storage has not finished.
+    pub(super) fn delete_submission_queue(&mut self, call: &Call<'_>) -> Option<Result<u64, Status>> {
         let qid = DeleteQueueCdw10::from(call.command.cdw10).qid();
         let index = self.queues.find_submission(qid).filter(|_| qid != 0);
-        let Some(index) = index else { return Err(Status::INVALID_QUEUE_IDENTIFIER) };
+        let queue = index.and_then(|index| self.queues.submission.get_mut(index)).filter(|queue| !queue.is_closed());
+        let Some(queue) = queue else { return Some(Err(Status::INVALID_QUEUE_IDENTIFIER)) };
+        if self.lanes.of_queue(qid) > 0 {
+            // Their memory is the host's again when they are completed, and not before.
+            queue.take_no_more();
+            self.deletions.push((qid, *call.command));
+            return None;
+        }
+        self.remove_submission_queue(call.host, qid);
+        Some(Ok(0))
+    }
+
+    /// Ends the deletions that have waited for long enough.
+    #[cold]
+    pub(crate) fn finish_deletions(&mut self, host: &Host<'_>) -> bool {
+        let all = std::mem::take(&mut self.deletions);
+        let (over, waiting): (Vec<_>, Vec<_>) = all.into_iter().partition(|(qid, _)| self.lanes.of_queue(*qid) == 0);
+        self.deletions = waiting;
+        for (qid, command) in &over {
+            self.remove_submission_queue(host, *qid);
+            self.finish(host, 0, command, Ok(0), None);
+        }
+        !over.is_empty()
+    }
+
+    fn remove_submission_queue(&mut self, host: &Host<'_>, qid: u16) {
         // What was taken and is not completed is completed now.
         let aborted = StatusField::new().with_status(Status::ABORTED_SQ_DELETION);
         for done in self.delayed.take(|done| done.sqid == qid) {
-            self.post(call.host, Done { status: aborted.into_bits(), result: 0, ..done });
+            self.post(host, Done { status: aborted.into_bits(), result: 0, ..done });
         }
+        let Some(index) = self.queues.find_submission(qid) else { return };
         let queue = self.queues.submission.remove(index);
         if let Some(completion) = self.queues.completion(queue.cqid) {
             completion.users = completion.users.saturating_sub(1);
         }
-        Ok(0)
     }
 
     pub(super) fn delete_completion_queue(&mut self, call: &Call<'_>) -> Result<u64, Status> {

@@ -11,6 +11,7 @@ use nvme_spec::registers::{Cc, Csts};
 
 use super::{Controller, Plight};
 use crate::fault::Trouble;
+use crate::lane::Operation;
 use crate::port::{Mail, Reset};
 use crate::queues::{CompletionQueue, DoorbellSlot, SubmissionQueue};
 use crate::registers::{Change, Due};
@@ -97,6 +98,9 @@ impl Controller {
     fn reset_controller(&mut self) {
         self.queues.clear();
         self.delayed.clear();
+        self.deletions.clear();
+        self.reset_at = self.lanes.orphan();
+        self.flushing = false;
         self.events.reset();
         self.changed.clear();
         self.reservation_log.clear();
@@ -123,6 +127,11 @@ impl Controller {
     pub(super) fn reset_function(&mut self) {
         self.reset_controller();
         self.registers = crate::registers::Registers::new(&self.config);
+        if !self.lanes.has_passed(self.reset_at) {
+            // Until nothing of before touches the host's memory any more, the reset is not over.
+            self.registers.csts.set_rdy(true);
+            self.registers.change = Some(Change::Disabling(Due::after(Duration::ZERO)));
+        }
     }
 
     /// Notices what the subsystem has left for this controller.
@@ -134,6 +143,7 @@ impl Controller {
         }
         if table || !changed.is_empty() {
             self.table = self.subsystem.table(self.port.cntlid);
+            self.lanes.follow(&self.table);
         }
         let wanted = AsyncEventConfiguration::from(self.features.async_events(&self.config)).namespace_attribute();
         for nsid in changed {
@@ -189,33 +199,41 @@ impl Controller {
 
     fn pass_register_time(&mut self, now: Option<Duration>) -> bool {
         let mut worked = false;
+        let is_at_rest = self.lanes.has_passed(self.reset_at);
         let ready = match &mut self.registers.change {
             Some(Change::Enabling(due)) => due.is_over(now).then_some(true),
             Some(Change::Disabling(due)) => due.is_over(now).then_some(false),
             None => None,
         };
-        if let Some(ready) = ready {
+        if let Some(ready) = ready.filter(|_| is_at_rest) {
             self.registers.change = None;
             self.registers.csts.set_rdy(ready);
             worked = true;
         }
         if self.registers.shutdown.as_mut().is_some_and(|due| due.is_over(now)) {
-            self.registers.shutdown = None;
-            if self.registers.cc.shn() == Cc::SHN_NORMAL {
+            if self.registers.cc.shn() == Cc::SHN_NORMAL && !std::mem::replace(&mut self.flushing, true) {
                 self.flush_all();
             }
-            self.registers.csts.set_shst(Csts::SHST_COMPLETE);
-            worked = true;
+            if self.lanes.outstanding() == 0 {
+                self.flushing = false;
+                self.registers.shutdown = None;
+                self.registers.csts.set_shst(Csts::SHST_COMPLETE);
+                worked = true;
+            }
         }
         worked
     }
 
     /// Makes everything durable; what fails now fails silently, as on a shutdown nobody is there to be told.
-    fn flush_all(&self) {
+    fn flush_all(&mut self) {
+        let ticket = self.lanes.begin(None);
         for namespace in self.table.iter().flatten() {
-            if let Err(error) = read(&namespace.state).data.flush() {
+            if namespace.finishes_later {
+                let _ = self.lanes.submit(namespace, ticket, Operation::Flush);
+            } else if let Err(error) = read(&namespace.state).data.flush() {
                 tracing::warn!(nsid = namespace.nsid, %error, "flush on shutdown failed");
             }
         }
+        self.lanes.seal(ticket, None);
     }
 }

@@ -6,11 +6,14 @@ use doorbell_device::inprocess::Host;
 use nvme_spec::command::Cdw0;
 use nvme_spec::event::EventKind;
 use nvme_spec::log::{ErrorEntry, LogId, ParameterErrorLocation};
-use nvme_spec::{Command, Completion, Status, StatusField};
+use nvme_spec::nvm::ReadWriteCdw12;
+use nvme_spec::{Command, Completion, NvmOpcode, Status, StatusField};
 
 use super::Controller;
+use super::lanes::{Finished, Waiting};
 use crate::delayed::Done;
 use crate::fault::{BadCompletion, Verdict};
+use crate::sync::read;
 
 /// Commands taken from one queue before the next one has its turn.
 const BURST: u32 = 32;
@@ -67,8 +70,9 @@ impl Controller {
             Some(Err(_)) => self.fail(),
         }
         let mut served = 0u32;
+        let most = BURST.min(self.lanes.room());
         let opened = self.open_queues(host, index, cqid);
-        while served < BURST && self.is_processing() && !self.delayed.is_full() {
+        while served < most && self.is_processing() && !self.delayed.is_full() {
             if !self.queues.completion(cqid).is_some_and(|queue| queue.has_room()) {
                 break;
             }
@@ -124,8 +128,9 @@ impl Controller {
     fn carry_out(&mut self, host: &Host<'_>, index: usize, sqid: u16, command: &Command) {
         let verdict = if self.judge.is_idle() { None } else { self.judge.command(sqid, command) };
         if verdict.is_none() && sqid != 0 && command.cdw0.fuse() == Cdw0::FUSE_NONE {
-            let result = self.io(host, command, None);
-            self.finish(host, sqid, command, result, None);
+            if let Outcome::Done(result) = self.io(host, sqid, command, None) {
+                self.finish(host, sqid, command, result, None);
+            }
             return;
         }
         self.carry_out_oddity(host, index, sqid, command, verdict);
@@ -164,7 +169,7 @@ impl Controller {
         let outcome = match (sqid, command.cdw0.fuse()) {
             (0, Cdw0::FUSE_NONE) => self.admin(host, command, patch),
             (0, _) => Outcome::Done(Err(Status::INVALID_FIELD_IN_COMMAND)),
-            (_, Cdw0::FUSE_NONE) => Outcome::Done(self.io(host, command, patch)),
+            (_, Cdw0::FUSE_NONE) => self.io(host, sqid, command, verdict.as_ref()),
             (_, Cdw0::FUSE_FIRST) => {
                 self.carry_out_pair(host, index, sqid, command, verdict.as_ref());
                 return;
@@ -189,7 +194,8 @@ impl Controller {
         }
         // What is peeked at may change before it is taken: what counts is what is taken.
         let Some(second) = self.take(host, index) else { return };
-        let (compared, written) = self.compare_and_write(host, first, &second);
+        let ended = self.compare_and_write(host, sqid, first, &second, verdict);
+        let Some((compared, written)) = ended else { return };
         self.finish(host, sqid, first, compared, verdict);
         self.finish(host, sqid, &second, written, None);
     }
@@ -212,6 +218,19 @@ impl Controller {
                 (field, 0)
             }
         };
+        self.complete(host, sqid, command, status, result, verdict);
+    }
+
+    #[inline]
+    fn complete(
+        &mut self,
+        host: &Host<'_>,
+        sqid: u16,
+        command: &Command,
+        status: StatusField,
+        result: u64,
+        verdict: Option<&Verdict>,
+    ) {
         let done = Done {
             nsid: command.nsid,
             opcode: command.cdw0.opcode(),
@@ -221,6 +240,59 @@ impl Controller {
             self.post(host, done);
         } else {
             self.dispatch(host, done, verdict);
+        }
+    }
+
+    /// Tells the host of what storage has finished.
+    #[inline]
+    pub(super) fn post_finished(&mut self, host: &Host<'_>) -> bool {
+        let mut worked = false;
+        while let Some(finished) = self.lanes.next_finished() {
+            self.finish_waiting(host, finished);
+            worked = true;
+        }
+        if !self.deletions.is_empty() {
+            worked |= self.finish_deletions(host);
+        }
+        worked
+    }
+
+    #[inline(never)]
+    fn finish_waiting(&mut self, host: &Host<'_>, Finished { waiting, status }: Finished) {
+        let Waiting { sqid, command, second, verdict } = waiting;
+        let verdict = verdict.as_deref();
+        if status.is_success() {
+            self.count(&command);
+            self.complete(host, sqid, &command, status, 0, verdict);
+            if let Some(second) = second {
+                self.count(&second);
+                self.complete(host, sqid, &second, status, 0, None);
+            }
+            return;
+        }
+        let status = status.with_more(true);
+        self.log_error(sqid, &command, status);
+        self.complete(host, sqid, &command, status, 0, verdict);
+        if let Some(second) = second {
+            self.finish(host, sqid, &second, Err(Status::ABORTED_FAILED_FUSED), None);
+        }
+    }
+
+    /// Counts what a command moved.
+    fn count(&mut self, command: &Command) {
+        let Some(namespace) = self.namespace(command.nsid) else { return };
+        let blocks = ReadWriteCdw12::from(command.cdw12).block_count();
+        let bytes = read(&namespace.state).layout.bytes(blocks.into());
+        match NvmOpcode(command.cdw0.opcode()) {
+            NvmOpcode::READ | NvmOpcode::COMPARE | NvmOpcode::VERIFY => {
+                self.health.reads = self.health.reads.wrapping_add(1);
+                self.health.bytes_read = self.health.bytes_read.wrapping_add(bytes);
+            }
+            NvmOpcode::WRITE => {
+                self.health.writes = self.health.writes.wrapping_add(1);
+                self.health.bytes_written = self.health.bytes_written.wrapping_add(bytes);
+            }
+            _ => {}
         }
     }
 

@@ -7,6 +7,7 @@ use nvme_spec::{Command, NvmOpcode, Status};
 use super::metadata::{self, Path};
 use super::{Io, read_failed};
 use crate::controller::Controller;
+use crate::fault::Verdict;
 use crate::namespace::State;
 use crate::protection::PI_BYTES;
 use crate::reservation::Group;
@@ -92,6 +93,17 @@ impl Io<'_> {
         Ok(())
     }
 
+    /// Refuses a fused pair of more blocks than are compared and written in one.
+    pub(super) fn check_fused(&self, state: &State) -> Result<(), Status> {
+        // NACWU 0 is "as ACWU says".
+        let own = state.config.atomic.map(|atomic| atomic.nacwu).filter(|nacwu| *nacwu != 0);
+        let unit = own.unwrap_or(self.config.acwu);
+        if self.command.cdw12 & 0xffff > u32::from(unit) {
+            return Err(Status::ATOMIC_WRITE_UNIT_EXCEEDED);
+        }
+        Ok(())
+    }
+
     /// Verify: reads blocks, and checks them, without moving data.
     pub(super) fn verify(&mut self) -> Result<u64, Status> {
         let state = sync::read(&self.namespace.state);
@@ -130,14 +142,16 @@ impl Io<'_> {
 }
 
 impl Controller {
-    /// The fused pair of Compare and Write: nobody sees the namespace between the two.
+    /// The fused pair of Compare and Write: nobody sees the namespace between the two. `None` if it ends later.
     pub(crate) fn compare_and_write(
         &mut self,
         host: &Host<'_>,
+        sqid: u16,
         first: &Command,
         second: &Command,
-    ) -> (Result<u64, Status>, Result<u64, Status>) {
-        let refused = |status| (Err(status), Err(Status::ABORTED_FAILED_FUSED));
+        verdict: Option<&Verdict>,
+    ) -> Option<(Result<u64, Status>, Result<u64, Status>)> {
+        let refused = |status| Some((Err(status), Err(Status::ABORTED_FAILED_FUSED)));
         let opcodes = (NvmOpcode(first.cdw0.opcode()), NvmOpcode(second.cdw0.opcode()));
         if !self.config.compare_and_write || opcodes != (NvmOpcode::COMPARE, NvmOpcode::WRITE) {
             return refused(Status::INVALID_FIELD_IN_COMMAND);
@@ -149,13 +163,10 @@ impl Controller {
         let Some(namespace) = self.namespace(first.nsid).cloned() else {
             return refused(self.not_attached(first.nsid));
         };
-        let mut state = sync::write(&namespace.state);
-        // NACWU 0 is "as ACWU says".
-        let own = state.config.atomic.map(|atomic| atomic.nacwu).filter(|nacwu| *nacwu != 0);
-        let unit = own.unwrap_or(self.config.acwu);
-        if first.cdw12 & 0xffff > u32::from(unit) {
-            return refused(Status::ATOMIC_WRITE_UNIT_EXCEEDED);
+        if namespace.finishes_later {
+            return self.pair_later(host, sqid, first, second, verdict).err().and_then(refused);
         }
+        let mut state = sync::write(&namespace.state);
         let rules = Rules { page: self.page_size(), sgl: self.config.sgl };
         let mut io = Io {
             dma: host.dma,
@@ -169,11 +180,11 @@ impl Controller {
             health: &mut self.health,
             patch: None,
         };
-        let compared = io.compare_with(&state);
+        let compared = io.check_fused(&state).and_then(|()| io.compare_with(&state));
         if compared.is_err() {
-            return (compared, Err(Status::ABORTED_FAILED_FUSED));
+            return Some((compared, Err(Status::ABORTED_FAILED_FUSED)));
         }
         io.command = second;
-        (compared, io.write_to(&mut state))
+        Some((compared, io.write_to(&mut state)))
     }
 }

@@ -17,29 +17,11 @@ const PIECE: u64 = 256 << 10;
 impl Io<'_> {
     pub(super) fn copy(&mut self) -> Result<u64, Status> {
         let cdw12 = CopyCdw12::from(self.command.cdw12);
-        if cdw12.desfmt() != CopyFormat::RANGE {
-            return Err(Status::INVALID_FIELD_IN_COMMAND);
-        }
-        let count = usize::from(cdw12.nr()).saturating_add(1);
-        self.receive(count.saturating_mul(size_of::<CopyRange>()))?;
-        let (each, _) = self.scratch.bytes.as_chunks::<{ size_of::<CopyRange>() }>();
-        let ranges: Vec<CopyRange> = each.iter().filter_map(|bytes| CopyRange::read_from_bytes(bytes).ok()).collect();
+        let ranges = self.receive_sources()?;
         let namespace = self.namespace;
         let mut state = sync::write(&namespace.state);
-        let (mssrl, mcl, msrc) = (state.config.mssrl, state.config.mcl, state.config.msrc);
-        let total: u64 = ranges.iter().map(|range| u64::from(range.block_count())).sum();
-        let too_long = |range: &CopyRange| range.block_count() > u32::from(mssrl);
-        if count > usize::from(msrc).saturating_add(1) || ranges.iter().any(too_long) || total > u64::from(mcl) {
-            return Err(Status::COMMAND_SIZE_LIMIT_EXCEEDED);
-        }
+        let total = self.check_sources(&state, &ranges)?;
         let target = self.command.cdw10_11();
-        self.check(&state, Group::Write, target, total)?;
-        for range in &ranges {
-            state.check_range(range.slba, range.block_count().into())?;
-            if state.uncorrectable.touches(range.slba, range.block_count().into()) {
-                return Err(Status::UNRECOVERED_READ_ERROR);
-            }
-        }
         if state.layout.metadata > 0 {
             self.copy_with_metadata(&mut state, cdw12, &ranges, target)?;
         } else {
@@ -57,6 +39,37 @@ impl Io<'_> {
             *state.dirty.get_mut() = true;
         }
         Ok(0)
+    }
+
+    /// The source ranges that the command carries.
+    pub(super) fn receive_sources(&mut self) -> Result<Vec<CopyRange>, Status> {
+        let cdw12 = CopyCdw12::from(self.command.cdw12);
+        if cdw12.desfmt() != CopyFormat::RANGE {
+            return Err(Status::INVALID_FIELD_IN_COMMAND);
+        }
+        let count = usize::from(cdw12.nr()).saturating_add(1);
+        self.receive(count.saturating_mul(size_of::<CopyRange>()))?;
+        let (each, _) = self.scratch.bytes.as_chunks::<{ size_of::<CopyRange>() }>();
+        Ok(each.iter().filter_map(|bytes| CopyRange::read_from_bytes(bytes).ok()).collect())
+    }
+
+    /// Refuses what is not in the namespace, or more than it copies; gives how many blocks are copied.
+    pub(super) fn check_sources(&self, state: &State, ranges: &[CopyRange]) -> Result<u64, Status> {
+        let (mssrl, mcl, msrc) = (state.config.mssrl, state.config.mcl, state.config.msrc);
+        let total: u64 = ranges.iter().map(|range| u64::from(range.block_count())).sum();
+        let too_long = |range: &CopyRange| range.block_count() > u32::from(mssrl);
+        let too_many = ranges.len() > usize::from(msrc).saturating_add(1);
+        if too_many || ranges.iter().any(too_long) || total > u64::from(mcl) {
+            return Err(Status::COMMAND_SIZE_LIMIT_EXCEEDED);
+        }
+        self.check(state, Group::Write, self.command.cdw10_11(), total)?;
+        for range in ranges {
+            state.check_range(range.slba, range.block_count().into())?;
+            if state.uncorrectable.touches(range.slba, range.block_count().into()) {
+                return Err(Status::UNRECOVERED_READ_ERROR);
+            }
+        }
+        Ok(total)
     }
 
     fn copy_data(&mut self, state: &mut State, ranges: &[CopyRange], target: u64) -> Result<(), Status> {

@@ -23,12 +23,12 @@ impl Io<'_> {
 }
 
 impl Controller {
-    /// Flush with NSID FFFFFFFFh.
+    /// Flush with NSID FFFFFFFFh, of all whose storage does it at once.
     pub(super) fn flush_every_namespace(&self) -> Result<u64, Status> {
         if !self.config.flush_all {
             return Err(Status::INVALID_FIELD_IN_COMMAND);
         }
-        for namespace in self.table.iter().flatten() {
+        for namespace in self.table.iter().flatten().filter(|namespace| !namespace.finishes_later) {
             let state = sync::read(&namespace.state);
             if !state.removed {
                 state.reservations.check(self.host, Group::Write)?;

@@ -25,6 +25,8 @@ pub(crate) struct SubmissionQueue {
     /// Which dword of the doorbells is the tail.
     doorbell: usize,
     pub(super) shadow: Option<Shadow>,
+    /// It is being deleted: no more commands are taken.
+    closed: bool,
     /// An invalid value of the doorbell, reported already.
     reported: Option<u32>,
     window: Window,
@@ -42,6 +44,7 @@ impl SubmissionQueue {
             tail: 0,
             doorbell: slot.dword(),
             shadow: None,
+            closed: false,
             reported: None,
             window: Window::default(),
         }
@@ -50,6 +53,9 @@ impl SubmissionQueue {
     /// Looks at the doorbell.
     #[inline]
     pub(crate) fn refresh(&mut self, host: &Host<'_>) -> Result<Result<(), InvalidDoorbell>, DmaFault> {
+        if self.closed {
+            return Ok(Ok(()));
+        }
         let value = match &mut self.shadow {
             None => register(host.doorbells, self.doorbell),
             Some(shadow) => {
@@ -67,6 +73,17 @@ impl SubmissionQueue {
         }
         let known = self.reported.replace(value) == Some(value);
         Ok(if known { Ok(()) } else { Err(InvalidDoorbell) })
+    }
+
+    /// Takes no more commands from it.
+    pub(crate) fn take_no_more(&mut self) {
+        self.closed = true;
+        self.tail = self.head;
+    }
+
+    /// Whether no more are taken.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed
     }
 
     #[inline]

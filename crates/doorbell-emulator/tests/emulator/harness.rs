@@ -120,7 +120,12 @@ impl Host {
 
     /// A host with a controller that is not enabled.
     pub(crate) fn off(subsystem: &Subsystem, config: ControllerConfig) -> Self {
-        let device = emulated(subsystem, config, Run::Stepped).unwrap();
+        Self::run_as(subsystem, config, Run::Stepped)
+    }
+
+    /// The same, run as told.
+    pub(crate) fn run_as(subsystem: &Subsystem, config: ControllerConfig, run: Run) -> Self {
+        let device = emulated(subsystem, config, run).unwrap();
         let cap = Cap::from(device.read64(offset::CAP).unwrap());
         let page = cap.min_page_size() as u64;
         let entries = u32::from(ADMIN_ENTRIES);

@@ -10,6 +10,7 @@ mod features;
 mod harness;
 mod hostile;
 mod interrupts;
+mod later;
 mod logs_and_events;
 mod management;
 mod metadata;

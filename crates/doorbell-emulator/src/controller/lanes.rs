@@ -1,0 +1,263 @@
+//! Commands that storage finishes later: what is outstanding, and where it was handed to.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::task::Waker;
+
+use nvme_spec::{Command, Status, StatusField};
+
+use crate::fault::Verdict;
+use crate::lane::{Ended, Lane, Operation, Ticket};
+use crate::namespace::Namespace;
+use crate::sync::read;
+
+/// Operations that a controller has outstanding at a time.
+const MOST: u32 = 4096;
+
+/// A moment, for [`Controller::has_passed`](super::Controller::has_passed).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Mark(u64);
+
+/// A controller's ways into storage that finishes later, and what is outstanding there.
+pub(crate) struct Lanes {
+    waker: Waker,
+    entries: Vec<Entry>,
+    slots: Vec<Option<Slot>>,
+    free: Vec<u32>,
+    outstanding: u32,
+    next: u64,
+    ended: Vec<Ended>,
+    /// What has ended, for the host to be told.
+    finished: VecDeque<Finished>,
+}
+
+struct Entry {
+    namespace: Arc<Namespace>,
+    lane: Box<dyn Lane>,
+    attached: bool,
+    outstanding: u32,
+}
+
+struct Slot {
+    errand: Option<Waiting>,
+    /// Operations that it consists of.
+    left: u32,
+    status: StatusField,
+    began: Mark,
+}
+
+/// A command whose completion is yet to come.
+pub(crate) struct Waiting {
+    pub(crate) sqid: u16,
+    pub(crate) command: Command,
+    /// The second half of a fused pair.
+    pub(crate) second: Option<Command>,
+    pub(crate) verdict: Option<Box<Verdict>>,
+}
+
+/// A command that has ended.
+pub(crate) struct Finished {
+    pub(crate) waiting: Waiting,
+    pub(crate) status: StatusField,
+}
+
+impl Default for Lanes {
+    fn default() -> Self {
+        Self {
+            waker: Waker::noop().clone(),
+            entries: Vec::new(),
+            slots: Vec::new(),
+            free: Vec::new(),
+            outstanding: 0,
+            next: 0,
+            ended: Vec::new(),
+            finished: VecDeque::new(),
+        }
+    }
+}
+
+impl Lanes {
+    /// Whom lanes that are made from now on wake.
+    pub(crate) fn set_waker(&mut self, waker: Waker) {
+        self.waker = waker;
+    }
+
+    /// Makes lanes into what is attached, and lets those go that have nothing to do any more.
+    pub(crate) fn follow(&mut self, table: &[Option<Arc<Namespace>>]) {
+        for entry in &mut self.entries {
+            entry.attached = table.iter().flatten().any(|namespace| Arc::ptr_eq(namespace, &entry.namespace));
+        }
+        for namespace in table.iter().flatten().filter(|namespace| namespace.finishes_later) {
+            if self.position(namespace).is_none()
+                && let Some(lane) = read(&namespace.state).data.lane(self.waker.clone())
+            {
+                let namespace = namespace.clone();
+                self.entries.push(Entry { namespace, lane, attached: true, outstanding: 0 });
+            }
+        }
+        self.entries.retain(|entry| entry.attached || entry.outstanding > 0);
+    }
+
+    fn position(&self, namespace: &Namespace) -> Option<usize> {
+        self.entries.iter().position(|entry| std::ptr::eq(&*entry.namespace, namespace))
+    }
+
+    /// How many more commands may be taken.
+    #[inline]
+    pub(crate) fn room(&self) -> u32 {
+        MOST.saturating_sub(self.outstanding)
+    }
+
+    /// Hands an operation of a command to a namespace's storage.
+    pub(crate) fn submit(
+        &mut self,
+        namespace: &Namespace,
+        ticket: Ticket,
+        operation: Operation<'_>,
+    ) -> Result<(), Status> {
+        let index = self.position(namespace).ok_or(Status::INTERNAL_ERROR)?;
+        let entry = self.entries.get_mut(index).ok_or(Status::INTERNAL_ERROR)?;
+        entry.lane.submit(ticket, operation)?;
+        entry.outstanding = entry.outstanding.saturating_add(1);
+        if let Some(Some(slot)) = self.slots.get_mut(ticket.0 as usize) {
+            slot.left = slot.left.saturating_add(1);
+        }
+        Ok(())
+    }
+
+    /// Begins something that consists of operations; [`seal`](Self::seal) says that these were all.
+    pub(crate) fn begin(&mut self, errand: Option<Waiting>) -> Ticket {
+        let began = Mark(self.next);
+        self.next = self.next.saturating_add(1);
+        self.outstanding = self.outstanding.saturating_add(1);
+        // One for the caller, so that it is not over before all of it has begun.
+        let slot = Some(Slot { errand, left: 1, status: StatusField::new(), began });
+        if let Some(free) = self.free.pop()
+            && let Some(place) = self.slots.get_mut(free as usize)
+        {
+            *place = slot;
+            return Ticket(free);
+        }
+        self.slots.push(slot);
+        Ticket(self.slots.len().saturating_sub(1) as u32)
+    }
+
+    /// See [`begin`](Self::begin). With a status, the command fails with it however the operations go.
+    pub(crate) fn seal(&mut self, ticket: Ticket, failed: Option<StatusField>) {
+        self.end(Ended { ticket, status: failed.unwrap_or_default() });
+    }
+
+    /// Takes back what was begun and had no operation.
+    pub(crate) fn withdraw(&mut self, ticket: Ticket) {
+        if let Some(place) = self.slots.get_mut(ticket.0 as usize)
+            && place.take().is_some()
+        {
+            self.free.push(ticket.0);
+            self.outstanding = self.outstanding.saturating_sub(1);
+        }
+    }
+
+    fn end(&mut self, Ended { ticket, status }: Ended) {
+        let Some(place) = self.slots.get_mut(ticket.0 as usize) else { return };
+        let Some(slot) = place else { return };
+        if slot.status.is_success() {
+            slot.status = status;
+        }
+        slot.left = slot.left.saturating_sub(1);
+        if slot.left > 0 {
+            return;
+        }
+        let status = slot.status;
+        let waiting = place.take().and_then(|slot| slot.errand);
+        self.free.push(ticket.0);
+        self.outstanding = self.outstanding.saturating_sub(1);
+        self.finished.extend(waiting.map(|waiting| Finished { waiting, status }));
+    }
+
+    /// Hears from storage; whether anything has ended.
+    #[inline]
+    pub(crate) fn poll(&mut self) -> bool {
+        self.outstanding > 0 && self.poll_all()
+    }
+
+    #[inline(never)]
+    fn poll_all(&mut self) -> bool {
+        let mut any = false;
+        let mut gone = false;
+        let mut ended = std::mem::take(&mut self.ended);
+        for index in 0..self.entries.len() {
+            let Some(entry) = self.entries.get_mut(index).filter(|entry| entry.outstanding > 0) else { continue };
+            entry.lane.poll(&mut ended);
+            entry.outstanding = entry.outstanding.saturating_sub(ended.len() as u32);
+            gone |= entry.outstanding == 0 && !entry.attached;
+            any |= !ended.is_empty();
+            for ended in ended.drain(..) {
+                self.end(ended);
+            }
+        }
+        self.ended = ended;
+        if gone {
+            self.entries.retain(|entry| entry.attached || entry.outstanding > 0);
+        }
+        any
+    }
+
+    /// The next command that has ended.
+    #[inline]
+    pub(crate) fn next_finished(&mut self) -> Option<Finished> {
+        self.finished.pop_front()
+    }
+
+    /// Forgets the commands, not what works for them: nobody is to be told of them.
+    pub(crate) fn orphan(&mut self) -> Mark {
+        self.finished.clear();
+        for slot in self.slots.iter_mut().flatten() {
+            slot.errand = None;
+        }
+        Mark(self.next)
+    }
+
+    /// Commands of a queue that have not ended or were not told.
+    pub(crate) fn of_queue(&self, sqid: u16) -> usize {
+        let waiting = self.slots.iter().flatten().filter_map(|slot| slot.errand.as_ref());
+        let finished = self.finished.iter().map(|finished| &finished.waiting);
+        waiting.chain(finished).filter(|waiting| waiting.sqid == sqid).count()
+    }
+
+    /// Has all storage give up memory.
+    pub(crate) fn forget(&mut self, iova: u64, len: u64) -> Mark {
+        if self.entries.is_empty() {
+            return self.mark();
+        }
+        let ticket = self.begin(None);
+        for entry in &mut self.entries {
+            if !entry.lane.forget(ticket, iova, len) {
+                entry.outstanding = entry.outstanding.saturating_add(1);
+                if let Some(Some(slot)) = self.slots.get_mut(ticket.0 as usize) {
+                    slot.left = slot.left.saturating_add(1);
+                }
+            }
+        }
+        self.seal(ticket, None);
+        Mark(self.next)
+    }
+
+    /// Whether everything that was begun before has ended.
+    pub(crate) fn has_passed(&self, mark: Mark) -> bool {
+        self.outstanding == 0 || !self.slots.iter().flatten().any(|slot| slot.began < mark)
+    }
+
+    pub(crate) fn mark(&self) -> Mark {
+        Mark(self.next)
+    }
+
+    pub(crate) fn outstanding(&self) -> u32 {
+        self.outstanding
+    }
+}
+
+impl std::fmt::Debug for Lanes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lanes").field("outstanding", &self.outstanding).finish_non_exhaustive()
+    }
+}
