@@ -270,8 +270,12 @@ impl SoftController for Controller {
 
 /// For whoever serves a controller whose storage finishes later.
 impl Controller {
-    /// Hears from storage. Of the host nothing is needed for that, and nothing is told.
+    /// Hears from storage, and of namespaces that came and went. Of the host nothing is needed for that, and nothing is
+    /// told.
     pub fn hear_from_storage(&mut self) -> bool {
+        if self.port.has_mail() {
+            self.read_mail();
+        }
         self.lanes.poll()
     }
 

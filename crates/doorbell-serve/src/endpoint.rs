@@ -244,7 +244,11 @@ impl Served {
 
     /// Runs the controller for a while, with what the client has mapped as it is.
     fn run(&mut self, now: Instant) -> Activity {
-        let Some(session) = &self.session else { return Activity::default() };
+        let Some(session) = &self.session else {
+            // What was removed is let go, client or not.
+            self.controller.hear_from_storage();
+            return Activity::default();
+        };
         let time = now.saturating_duration_since(self.started);
         let controller = &mut self.controller;
         let (activity, runs) = session.with_host(|host| {

@@ -14,7 +14,6 @@ use std::sync::mpsc::channel;
 use anyhow::{Context, Result};
 use clap::Args;
 use doorbell_emulator::{ControllerConfig, Subsystem, SubsystemConfig};
-use doorbell_serve::Endpoint;
 
 use crate::output;
 use namespace::NamespaceSpec;
@@ -27,6 +26,7 @@ A namespace is KIND:WHAT, and options after commas:
   ram:1G                in memory; gone when the server ends
   file:disk.img         in a file, which has to exist; whole blocks
   null:1T               reads give zeroes, writes are forgotten
+  device:ADDRESS[:NSID] of a device that Doorbell drives, without a copy; the NSID if it has several
   ...,block=4096        bytes of a block, in place of --block-size
   ...,readonly          cannot be written to
 
@@ -35,6 +35,7 @@ The memory of a QEMU guest has to be shared: -object memory-backend-memfd,id=mem
 
 Examples:
   doorbell serve --socket /tmp/nvme0.sock --namespace ram:1G
+  doorbell serve --socket a.sock --namespace device:pci:0000:01:00.0:1
   doorbell serve --socket a.sock --socket b.sock --namespace file:disk.img --namespace null:1T,block=4096")]
 pub(crate) struct Serve {
     /// Where a controller listens; may be given several times
@@ -93,8 +94,7 @@ impl Serve {
         // Nobody else has the other end: it fails only with all who could send gone, and the handler stays.
         let _ = stopped.recv();
         drop(control);
-        state.endpoints().iter().for_each(Endpoint::stop);
-        state.subsystem.flush().context("writing the last data to disk")
+        state.end()
     }
 
     fn controller(&self) -> ControllerConfig {

@@ -24,6 +24,14 @@ enum Kind {
     Ram(u64),
     Null(u64),
     File(PathBuf),
+    Device(DeviceSpec),
+}
+
+/// A namespace of a device: which, or the only one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct DeviceSpec {
+    pub(crate) address: String,
+    pub(crate) nsid: Option<u32>,
 }
 
 /// That a file is ours, as long as it is kept.
@@ -33,14 +41,22 @@ pub(crate) struct Lock {
 }
 
 impl NamespaceSpec {
-    /// The namespace, in blocks of `block` bytes where it does not say.
-    pub(crate) fn config(&self, block: u32) -> NamespaceConfig {
+    /// The namespace, in blocks of `block` bytes where it does not say; `device` opens it where it is a device's.
+    pub(crate) fn config(
+        &self,
+        block: u32,
+        device: impl FnOnce(&DeviceSpec) -> Result<NamespaceConfig>,
+    ) -> Result<NamespaceConfig> {
         let config = match &self.kind {
             Kind::Ram(size) => NamespaceConfig::ram(*size),
             Kind::Null(size) => NamespaceConfig::null(*size),
             Kind::File(path) => NamespaceConfig::file(path),
+            Kind::Device(spec) => {
+                let config = device(spec)?;
+                return Ok(NamespaceConfig { read_only: config.read_only || self.read_only, ..config });
+            }
         };
-        NamespaceConfig { read_only: self.read_only, ..config.block_size(self.block.unwrap_or(block)) }
+        Ok(NamespaceConfig { read_only: self.read_only, ..config.block_size(self.block.unwrap_or(block)) })
     }
 
     /// Makes sure that no other server uses the same file.
@@ -65,6 +81,9 @@ impl FromStr for NamespaceSpec {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        if let Some(device) = text.strip_prefix("device:") {
+            return Self::of_device(device, text);
+        }
         let mut parts = text.split(',');
         let first = parts.next().unwrap_or_default();
         let Some((kind, what)) = first.split_once(':') else {
@@ -75,7 +94,7 @@ impl FromStr for NamespaceSpec {
             "null" => Kind::Null(parse::size(what)?),
             "file" if what.is_empty() => return Err("a file is needed, such as file:disk.img".into()),
             "file" => Kind::File(what.into()),
-            _ => return Err(format!("there is no kind of namespace {kind:?}; there are ram, file and null")),
+            _ => return Err(format!("there is no kind of namespace {kind:?}; there are ram, file, null and device")),
         };
         let mut spec = Self { kind, block: None, read_only: false, text: text.into() };
         for option in parts {
@@ -86,6 +105,27 @@ impl FromStr for NamespaceSpec {
             }
         }
         Ok(spec)
+    }
+}
+
+impl NamespaceSpec {
+    /// `ADDRESS[:NSID][,readonly]`. Addresses have commas of their own.
+    fn of_device(device: &str, text: &str) -> Result<Self, String> {
+        let (place, read_only) = device.strip_suffix(",readonly").map_or((device, false), |place| (place, true));
+        let is_number = |nsid: &str| !nsid.is_empty() && nsid.bytes().all(|byte| byte.is_ascii_digit());
+        let (address, nsid) = match place.rsplit_once(':').filter(|(rest, nsid)| rest.contains(':') && is_number(nsid))
+        {
+            Some((address, nsid)) => {
+                let number = nsid.parse().ok().filter(|nsid| (1..=0xffff_fffe).contains(nsid));
+                (address, Some(number.ok_or_else(|| format!("NSID {nsid} names no namespace; 1 to 4294967294 can"))?))
+            }
+            None => (place, None),
+        };
+        if !address.contains(':') {
+            return Err("a device is needed, such as device:pci:0000:01:00.0 or device:vfio-user:/path:1".into());
+        }
+        let kind = Kind::Device(DeviceSpec { address: address.into(), nsid });
+        Ok(Self { kind, block: None, read_only, text: text.into() })
     }
 }
 
@@ -106,9 +146,20 @@ mod tests {
         assert_eq!(spec("file:a:b").unwrap().kind, Kind::File("a:b".into()));
         let null = spec("null:1T,block=4k,readonly").unwrap();
         assert_eq!((null.kind, null.block, null.read_only), (Kind::Null(1 << 40), Some(4096), true));
+        let device = |text: &str| {
+            let spec = spec(text).unwrap();
+            let Kind::Device(DeviceSpec { address, nsid }) = spec.kind else { panic!("{text} is a device's") };
+            (address, nsid, spec.read_only)
+        };
+        assert_eq!(device("device:pci:0000:01:00.0"), ("pci:0000:01:00.0".into(), None, false));
+        assert_eq!(device("device:pci:0000:01:00.0:7,readonly"), ("pci:0000:01:00.0".into(), Some(7), true));
+        assert_eq!(device("device:vfio-user:/a,reconnect=5:1"), ("vfio-user:/a,reconnect=5".into(), Some(1), false));
         for (text, said) in [
             ("ram", "KIND:WHAT"),
-            ("disk:1G", "there are ram, file and null"),
+            ("disk:1G", "there are ram, file, null and device"),
+            ("device:", "a device is needed"),
+            ("device:1", "a device is needed"),
+            ("device:vfio-user:/a:0", "NSID 0 names no namespace"),
             ("ram:", "a number is needed"),
             ("ram:1G,block=1000", "power of two"),
             ("ram:1G,block", "block= and readonly"),

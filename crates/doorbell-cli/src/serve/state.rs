@@ -3,20 +3,32 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::Sender;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use anyhow::{Context, Result, anyhow, ensure};
-use doorbell_emulator::{ControllerConfig, FaultPlan, Subsystem};
+use doorbell::{DriverError, DriverOptions, ThreadRuntime};
+use doorbell_emulator::{ControllerConfig, FaultPlan, NamespaceConfig, Subsystem};
+use doorbell_relay::{Drives, Relay};
 use doorbell_serve::{Endpoint, Statistics};
+use futures_lite::future::block_on;
 use serde_json::{Value, json};
 
 use super::control::Order;
-use super::namespace::{Lock, NamespaceSpec};
+use super::namespace::{DeviceSpec, Lock, NamespaceSpec};
+use crate::{address, session};
+
+/// Queues of a device, at most: each controller that uses a namespace of it has one, as far as they go.
+const QUEUES: u32 = 32;
+
+type Sleepers = Arc<Mutex<Vec<Weak<Endpoint>>>>;
 
 /// What is served.
 pub(super) struct State {
     pub(super) subsystem: Subsystem,
-    endpoints: Vec<Endpoint>,
+    endpoints: Vec<Arc<Endpoint>>,
+    /// The same, for those who change namespaces from elsewhere.
+    sleepers: Sleepers,
+    drives: Drives,
     /// Files behind namespaces, by NSID.
     locks: Mutex<BTreeMap<u32, Lock>>,
     block_size: u32,
@@ -25,28 +37,50 @@ pub(super) struct State {
 
 impl State {
     pub(super) fn new(subsystem: Subsystem, block_size: u32, stop: Sender<()>) -> Self {
-        Self { subsystem, endpoints: Vec::new(), locks: Mutex::default(), block_size, stop }
+        let (endpoints, sleepers, drives) = (Vec::new(), Sleepers::default(), Drives::new());
+        Self { subsystem, endpoints, sleepers, drives, locks: Mutex::default(), block_size, stop }
     }
 
     /// Serves another controller.
     pub(super) fn serve(&mut self, socket: &Path, config: ControllerConfig) -> Result<()> {
         ensure!(!self.endpoints.iter().any(|other| other.path() == socket), "{}: given twice", socket.display());
-        self.endpoints.push(Endpoint::start(socket, &self.subsystem, config)?);
+        let endpoint = Arc::new(Endpoint::start(socket, &self.subsystem, config)?);
+        lock(&self.sleepers).push(Arc::downgrade(&endpoint));
+        self.endpoints.push(endpoint);
         Ok(())
     }
 
-    pub(super) fn endpoints(&self) -> &[Endpoint] {
+    pub(super) fn endpoints(&self) -> &[Arc<Endpoint>] {
         &self.endpoints
+    }
+
+    /// Stops serving: what is under way is finished, data is on disk, and devices are let go.
+    pub(super) fn end(&self) -> Result<()> {
+        self.endpoints.iter().for_each(|endpoint| endpoint.stop());
+        let flushed = self.subsystem.flush().context("writing the last data to disk");
+        block_on(self.drives.shut_down());
+        flushed
     }
 
     /// Adds a namespace and gives its NSID.
     pub(super) fn add(&self, spec: &NamespaceSpec, nsid: Option<u32>) -> Result<u32> {
         // Two files of the same name cannot come at the same time.
-        let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut locks = lock(&self.locks);
         let add = || -> Result<(u32, Option<Lock>)> {
-            let lock = spec.lock()?;
-            let config = spec.config(self.block_size);
-            Ok((self.subsystem.add_namespace(doorbell_emulator::NamespaceConfig { nsid, ..config })?, lock))
+            let file = spec.lock()?;
+            let mut follower = None;
+            let config = spec.config(self.block_size, |device| {
+                let relay = self.relay(device)?;
+                follower = Some(relay.follower());
+                Ok(relay.config())
+            })?;
+            let nsid = self.subsystem.add_namespace(NamespaceConfig { nsid, ..config })?;
+            if let Some(follower) = follower {
+                let sleepers = self.sleepers.clone();
+                let wake = move || lock_all(&sleepers).iter().for_each(|endpoint| endpoint.wake());
+                follower.follow(&*ThreadRuntime::global(), self.subsystem.clone(), nsid, wake);
+            }
+            Ok((nsid, file))
         };
         let (nsid, lock) = add().with_context(|| format!("namespace {spec}"))?;
         locks.extend(lock.map(|lock| (nsid, lock)));
@@ -56,7 +90,29 @@ impl State {
     }
 
     fn wake(&self) {
-        self.endpoints.iter().for_each(Endpoint::wake);
+        self.endpoints.iter().for_each(|endpoint| endpoint.wake());
+    }
+
+    /// A namespace of a device, which is opened unless it is open.
+    fn relay(&self, spec: &DeviceSpec) -> Result<Relay> {
+        let DeviceSpec { address, nsid } = spec;
+        let mut refused = None;
+        let open = || match address::open(address) {
+            Ok(device) => Ok(DriverOptions::new(device).cpus(QUEUES)),
+            Err(error) => {
+                refused = Some(error);
+                Err(DriverError::NotThere)
+            }
+        };
+        let opened = block_on(self.drives.open(address, open));
+        if let Some(error) = refused {
+            return Err(error);
+        }
+        let drive = opened?;
+        block_on(async {
+            let nsid = session::nsid(drive.driver(), *nsid).await?;
+            Ok(drive.namespace(nsid).await?)
+        })
     }
 
     /// Does what comes over the control socket.
@@ -69,7 +125,7 @@ impl State {
             Order::Remove { nsid } => {
                 self.subsystem.remove_namespace(nsid)?;
                 // Others may have the file as soon as the last command that uses it is done.
-                self.locks.lock().unwrap_or_else(PoisonError::into_inner).remove(&nsid);
+                lock(&self.locks).remove(&nsid);
                 self.wake();
                 Ok(json!({}))
             }
@@ -89,7 +145,7 @@ impl State {
     }
 
     fn set_faults(&self, socket: Option<PathBuf>, plan: &FaultPlan) -> Result<Value> {
-        let wanted = |endpoint: &&Endpoint| socket.as_ref().is_none_or(|socket| endpoint.path() == socket);
+        let wanted = |endpoint: &&Arc<Endpoint>| socket.as_ref().is_none_or(|socket| endpoint.path() == socket);
         let endpoints: Vec<_> = self.endpoints.iter().filter(wanted).collect();
         if let (Some(socket), true) = (&socket, endpoints.is_empty()) {
             return Err(anyhow!("{}: no controller is served there", socket.display()));
@@ -116,7 +172,15 @@ impl State {
     }
 }
 
-fn controller(endpoint: &Endpoint) -> Value {
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn lock_all(sleepers: &Sleepers) -> Vec<Arc<Endpoint>> {
+    lock(sleepers).iter().filter_map(Weak::upgrade).collect()
+}
+
+fn controller(endpoint: &Arc<Endpoint>) -> Value {
     let Statistics { clients, connected, turned_away, runs, sleeps, mappings, mapped_bytes, dma_faults, .. } =
         endpoint.statistics();
     let inside = endpoint.with_controller(|controller| (controller.cntlid(), controller.io_queues()));

@@ -1,6 +1,7 @@
 //! The command as its users meet it: arguments in, output, errors and exit status out.
 
 mod bench;
+mod chain;
 mod data;
 mod harness;
 mod help;

@@ -34,7 +34,7 @@ impl<'a> Server<'a> {
     }
 
     /// The exit status and what was said on standard error.
-    fn wait(mut self) -> (Option<i32>, String) {
+    pub(crate) fn wait(mut self) -> (Option<i32>, String) {
         let mut child = self.child.take().unwrap();
         let mut said = String::new();
         child.stderr.take().unwrap().read_to_string(&mut said).unwrap();

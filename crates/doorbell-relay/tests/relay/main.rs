@@ -1,0 +1,4 @@
+//! Namespaces that are another controller's.
+
+mod chain;
+mod world;
