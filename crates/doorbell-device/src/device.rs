@@ -29,6 +29,12 @@ pub trait Device: Send + Sync + 'static {
         false
     }
 
+    /// Whether ringing a doorbell costs much more than a store to memory: because it is a message to another process, or
+    /// because a hypervisor has to notice it. Shadow doorbells, where the controller offers them, save most of that.
+    fn doorbells_are_slow(&self) -> bool {
+        false
+    }
+
     /// Makes memory reachable for the device. It stays so until the last clone of what is returned goes.
     fn map(&self, request: MapRequest) -> Result<DmaMemory, DeviceError>;
 

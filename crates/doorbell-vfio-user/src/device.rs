@@ -165,6 +165,11 @@ impl Device for VfioUserDevice {
         }))
     }
 
+    /// They are messages, unless the server lets them be mapped.
+    fn doorbells_are_slow(&self) -> bool {
+        self.shared().bar.doorbell(DOORBELLS).is_none()
+    }
+
     fn map(&self, request: MapRequest) -> Result<DmaMemory, DeviceError> {
         let mut mapped = self.handle.map_all(vec![request])?;
         mapped.pop().ok_or(DeviceError::Unsupported("mapping memory"))

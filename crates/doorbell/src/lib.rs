@@ -22,7 +22,7 @@ mod sync;
 
 pub use driver::{
     AdminView, CompletionMode, ControllerEvent, ControllerState, ControllerView, CpuView, DriverOptions, DriverView,
-    EventListener, HostId, NvmeDriver, PendingCommand, Recovery, Retries, ShutdownMode,
+    EventListener, HostId, NvmeDriver, PendingCommand, Recovery, Retries, ShadowDoorbells, ShutdownMode,
 };
 pub use error::{
     DeviceFailed, DeviceMisbehaved, DriverError, ErrorClass, MemoryError, NamespaceError, NvmeError, RequestError,

@@ -9,7 +9,15 @@ pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 #[cfg(not(doorbell_loom))]
 pub(crate) use self::cell::UnsafeCell;
 #[cfg(not(doorbell_loom))]
+pub(crate) use doorbell_device::mb;
+#[cfg(not(doorbell_loom))]
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+/// The full barrier, as the model checker knows it.
+#[cfg(doorbell_loom)]
+pub(crate) fn mb() {
+    loom::sync::atomic::fence(Ordering::SeqCst);
+}
 
 /// The standard cell behind the model checker's interface.
 #[cfg(not(doorbell_loom))]

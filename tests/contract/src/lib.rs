@@ -39,6 +39,7 @@ mod recovery;
 mod removal;
 mod reservations;
 mod retries;
+mod shadow;
 mod smoke;
 mod spy;
 mod stress;

@@ -14,6 +14,7 @@ use crate::bench;
 pub(crate) struct Spy {
     device: bench::Device,
     dstrd: u8,
+    slow: bool,
     book: Arc<Mutex<Book>>,
 }
 
@@ -39,7 +40,13 @@ fn lock(book: &Mutex<Book>) -> MutexGuard<'_, Book> {
 impl Spy {
     pub(crate) fn new(device: bench::Device) -> Arc<Self> {
         let dstrd = device.with_controller(|controller| controller.config().dstrd);
-        Arc::new(Self { device, dstrd, book: Arc::default() })
+        Arc::new(Self { device, dstrd, slow: false, book: Arc::default() })
+    }
+
+    /// Of a device that says that its doorbells are slow.
+    pub(crate) fn slow(device: bench::Device) -> Arc<Self> {
+        let dstrd = device.with_controller(|controller| controller.config().dstrd);
+        Arc::new(Self { device, dstrd, slow: true, book: Arc::default() })
     }
 
     pub(crate) fn device(&self) -> &bench::Device {
@@ -71,6 +78,11 @@ impl Spy {
 
     pub(crate) fn clear(&self) {
         lock(&self.book).rings.clear();
+    }
+
+    /// As [`clear`](Self::clear), but admin commands are kept.
+    pub(crate) fn clear_io(&self) {
+        lock(&self.book).rings.retain(|ring| ring.queue == 0);
     }
 }
 
@@ -171,6 +183,10 @@ impl Device for Spy {
 
     fn reset(&self) -> Result<(), DeviceError> {
         self.device.reset()
+    }
+
+    fn doorbells_are_slow(&self) -> bool {
+        self.slow
     }
 
     fn loss(&self) -> Option<Interrupt> {

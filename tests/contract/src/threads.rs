@@ -2,18 +2,18 @@
 
 use std::sync::Arc;
 
-use doorbell::{CompletionMode, DriverOptions, NvmeDriver};
+use doorbell::{CompletionMode, DriverOptions, NvmeDriver, ShadowDoorbells};
 use doorbell_device::inprocess::Run;
 use doorbell_emulator::{ControllerConfig, NamespaceConfig, Subsystem, emulated};
 use futures_lite::future::block_on;
 
 use crate::bench::pattern;
 
-fn exercise(config: ControllerConfig, mode: CompletionMode) {
+fn exercise(config: ControllerConfig, mode: CompletionMode, shadows: ShadowDoorbells) {
     let subsystem = Subsystem::default();
     subsystem.add_namespace(NamespaceConfig::ram(16 << 20)).expect("a namespace");
     let device = emulated(&subsystem, config, Run::Threaded).expect("a device");
-    let options = DriverOptions::new(device).cpus(2).depth(8).completion(mode);
+    let options = DriverOptions::new(device).cpus(2).depth(8).completion(mode).shadow_doorbells(shadows);
     let driver: NvmeDriver = block_on(options.open()).expect("it comes up");
     let namespace = Arc::new(block_on(driver.namespace(1)).expect("namespace 1"));
     let callers = (0..4_u32).map(|caller| {
@@ -41,8 +41,18 @@ fn exercise(config: ControllerConfig, mode: CompletionMode) {
 #[test]
 fn threads_find_completions_by_interrupt_and_by_polling() {
     for mode in [CompletionMode::Interrupt, CompletionMode::Adaptive, CompletionMode::Polling] {
-        exercise(ControllerConfig::default(), mode);
+        exercise(ControllerConfig::default(), mode, ShadowDoorbells::Never);
     }
-    exercise(ControllerConfig { vectors: 0, ..ControllerConfig::default() }, CompletionMode::Interrupt);
-    exercise(ControllerConfig { mqes: 1, aerl: 0, ..ControllerConfig::default() }, CompletionMode::Interrupt);
+    let config = || ControllerConfig::default();
+    exercise(ControllerConfig { vectors: 0, ..config() }, CompletionMode::Interrupt, ShadowDoorbells::Never);
+    exercise(ControllerConfig { mqes: 1, aerl: 0, ..config() }, CompletionMode::Interrupt, ShadowDoorbells::Never);
+}
+
+/// The controller's thread waits whenever it has nothing to do, and is told when it has.
+#[test]
+fn q7_nobody_waits_for_a_doorbell_that_does_not_ring() {
+    for mqes in [1, 4095] {
+        let config = ControllerConfig { mqes, ..ControllerConfig::default() };
+        exercise(config, CompletionMode::Interrupt, ShadowDoorbells::WhereOffered);
+    }
 }

@@ -150,6 +150,11 @@ impl Device for VfioDevice {
         self.registers.doorbell(offset)
     }
 
+    /// Only controllers that a hypervisor makes offer shadow doorbells, and it has to notice each write of a register.
+    fn doorbells_are_slow(&self) -> bool {
+        true
+    }
+
     fn map(&self, request: MapRequest) -> Result<DmaMemory, DeviceError> {
         self.space.map(request)
     }

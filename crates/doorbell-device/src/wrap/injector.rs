@@ -248,6 +248,10 @@ impl Device for FaultInjector {
         Ok(interrupt)
     }
 
+    fn doorbells_are_slow(&self) -> bool {
+        self.device.doorbells_are_slow()
+    }
+
     fn loss(&self) -> Option<Interrupt> {
         match (self.lost.clone(), self.device.loss()) {
             (Some(own), Some(other)) => Interrupt::any_of([own, other]).ok(),

@@ -181,6 +181,7 @@ impl Device for DmaLedger {
     pass_on! {
         address() -> String;
         doorbell(offset: usize) -> Result<Doorbell, DeviceError>;
+        doorbells_are_slow() -> bool;
         interrupt_count() -> u32;
         completes_inline() -> bool;
         loss() -> Option<Interrupt>;

@@ -181,6 +181,7 @@ impl Log {
 impl Device for Tracer {
     pass_on! {
         address() -> String;
+        doorbells_are_slow() -> bool;
         interrupt_count() -> u32;
         completes_inline() -> bool;
         loss() -> Option<Interrupt>;

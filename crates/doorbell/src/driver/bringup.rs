@@ -13,10 +13,11 @@ use super::core::{self, Core, Made};
 use super::failure::Failure;
 use super::issuers::Issuers;
 use super::loss;
-use super::options::{CompletionMode, DriverOptions, HostId};
+use super::options::{CompletionMode, DriverOptions, HostId, ShadowDoorbells};
 use super::queues::{self, Shape};
 use super::registers::Registers;
 use super::service::{self, Served, Stop, Watched};
+use super::shadow::Shadows;
 use crate::error::{DriverError, RequestError};
 use crate::memory::Layout;
 
@@ -43,9 +44,12 @@ pub(crate) async fn bring_up(options: DriverOptions) -> Result<Arc<Core>, Driver
         sgl: false,
         // Admin commands are rare: a look more costs nothing, and saves a wait where nothing interrupts.
         eager: true,
+        // The admin queue has none.
+        shadows: None,
     };
     let build = DriverError::device("setting up the admin queue");
     let queue = queues::build(&*options.device, &shape, failure.clone()).map_err(build)?;
+    let shadows = shadows(&options, page_size)?;
     let watch = match options.device.interrupt_count() {
         0 => None,
         _ => {
@@ -65,8 +69,16 @@ pub(crate) async fn bring_up(options: DriverOptions) -> Result<Arc<Core>, Driver
         limit: options.admin_timeout,
     };
 
-    // The admin queue's memory must outlive the device's use of it, whatever fails from here on.
-    let up = enable_and_identify(&options, &registers, &admin, page_size);
+    // The memory of the admin queue and of the shadows must outlive the device's use of it, whatever fails from here on.
+    let up = async {
+        let found = enable_and_identify(&options, &registers, &admin, page_size).await?;
+        if let Some(shadows) = &shadows
+            && found.identify.oacs.doorbell_buffer_config()
+        {
+            shadows.announce(&admin).await.map_err(DriverError::command("Doorbell Buffer Config"))?;
+        }
+        Ok(found)
+    };
     // A device that breaks the protocol now answers nothing any more: nobody waits for it.
     let broken = async {
         let lost = failure.wait().await;
@@ -79,6 +91,7 @@ pub(crate) async fn bring_up(options: DriverOptions) -> Result<Arc<Core>, Driver
     };
     match futures_lite::future::or(futures_lite::future::or(taken, broken), up).await {
         Ok(found) => {
+            let shadows = shadows.filter(|_| found.identify.oacs.doorbell_buffer_config());
             let layout = match found.identify.sgls.supported() {
                 1 => Layout { sgl: options.sgl, sgl_align_mask: 0, ..layout },
                 2 => Layout { sgl: options.sgl, sgl_align_mask: 3, ..layout },
@@ -95,6 +108,7 @@ pub(crate) async fn bring_up(options: DriverOptions) -> Result<Arc<Core>, Driver
                 identify: found.identify,
                 nvm: found.nvm,
                 completion,
+                shadows,
                 issuers: Issuers::new(options.cpus, found.queue_limit),
                 stop: stop.clone(),
                 served_by_admin_vector: served,
@@ -123,7 +137,7 @@ pub(crate) async fn bring_up(options: DriverOptions) -> Result<Arc<Core>, Driver
             admin.queue.give_up(crate::error::Lost::Shutdown);
             if !stopped {
                 tracing::error!("the controller could not be stopped, its admin queue is leaked");
-                std::mem::forget(admin.queue);
+                std::mem::forget((admin.queue, shadows));
             }
             Err(error)
         }
@@ -225,6 +239,17 @@ async fn set_host_behavior(admin: &Admin, identify: &IdentifyController) -> Resu
         }
         Err(source) => Err(DriverError::command("setting Host Behavior Support")(source)),
     }
+}
+
+/// Memory for shadow doorbells, where they are wanted.
+fn shadows(options: &DriverOptions, page_size: usize) -> Result<Option<Arc<Shadows>>, DriverError> {
+    let wanted = match options.shadow_doorbells {
+        ShadowDoorbells::Never => false,
+        ShadowDoorbells::WhereFaster => options.device.doorbells_are_slow(),
+        ShadowDoorbells::WhereOffered => true,
+    };
+    let shadows = wanted.then(|| Shadows::new(&*options.device, page_size)).transpose();
+    shadows.map_err(DriverError::device("setting up shadow doorbells"))
 }
 
 /// Sets the host identifier. Only possible while the host has no registration.

@@ -15,6 +15,7 @@ use super::options::{CompletionMode, DriverOptions};
 use super::registers::Registers;
 use super::rescan::Rescans;
 use super::service::{Served, Stop};
+use super::shadow::Shadows;
 use super::watchdog::Sweeps;
 use crate::error::{Lost, RequestError};
 use crate::memory::Layout;
@@ -66,6 +67,8 @@ pub(crate) struct Core {
     /// CNS 06h of the NVM command set; zeroes where the controller refuses it.
     pub(crate) nvm: Box<IdentifyControllerNvm>,
     pub(crate) completion: CompletionMode,
+    /// Where shadow doorbells are used.
+    pub(crate) shadows: Option<Arc<Shadows>>,
     pub(crate) issuers: Issuers,
     pub(crate) namespaces: Table,
     pub(crate) rescans: Rescans,
@@ -103,6 +106,7 @@ pub(crate) struct Made {
     pub(crate) identify: Box<IdentifyController>,
     pub(crate) nvm: Box<IdentifyControllerNvm>,
     pub(crate) completion: CompletionMode,
+    pub(crate) shadows: Option<Arc<Shadows>>,
     pub(crate) issuers: Issuers,
     pub(crate) stop: Arc<Stop>,
     pub(crate) served_by_admin_vector: Arc<Served>,
@@ -128,6 +132,7 @@ impl Core {
             identify: made.identify,
             nvm: made.nvm,
             completion: made.completion,
+            shadows: made.shadows,
             issuers: made.issuers,
             namespaces: Table::default(),
             rescans: Rescans::default(),

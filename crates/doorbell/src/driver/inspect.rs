@@ -49,6 +49,8 @@ pub struct ControllerView {
     pub max_transfer: usize,
     /// Whether data may go out as SGLs.
     pub sgl: bool,
+    /// Where shadow doorbells are used, how often a doorbell rang all the same.
+    pub shadow_doorbells: Option<u64>,
     /// `interrupt`, `polling` or `adaptive`.
     pub completion: String,
     /// I/O queue pairs that there may be.
@@ -108,6 +110,7 @@ impl Core {
                 page_size: self.page_size,
                 max_transfer: self.max_transfer_bytes(),
                 sgl: self.layout.sgl,
+                shadow_doorbells: self.shadows.as_ref().and_then(|shadows| shadows.rung()),
                 completion: match self.completion {
                     CompletionMode::Interrupt => "interrupt",
                     CompletionMode::Polling => "polling",
@@ -145,6 +148,9 @@ impl fmt::Display for DriverView {
         writeln!(f, "  {} {} (firmware {}, NVMe {})", c.model, c.serial, c.firmware, c.version)?;
         writeln!(f, "  state {:?}, completions by {}", c.state, c.completion)?;
         writeln!(f, "  page {} B, largest transfer {} B, SGL {}", c.page_size, c.max_transfer, c.sgl)?;
+        if let Some(rung) = c.shadow_doorbells {
+            writeln!(f, "  shadow doorbells; {rung} rang all the same")?;
+        }
         writeln!(f, "  {} of {} I/O queues", self.queues.len(), c.queue_limit)?;
         writeln!(f, "  {} guest memory registrations", self.registrations)?;
         for cpu in &self.cpus {

@@ -214,6 +214,7 @@ impl Core {
             max_transfer: self.max_transfer_bytes(),
             sgl: self.layout.sgl,
             eager: self.looks_after_submitting(),
+            shadows: self.shadows.clone(),
         };
         let queue = queues::build(&*self.device, &shape, self.failure.clone())?;
         // Waiting for the interrupt begins before the device can raise it.

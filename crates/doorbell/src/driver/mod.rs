@@ -15,6 +15,7 @@ mod registers;
 mod rescan;
 mod retries;
 mod service;
+mod shadow;
 mod shutdown;
 mod watchdog;
 
@@ -22,7 +23,7 @@ pub use self::core::ControllerState;
 pub(crate) use self::core::Core;
 pub use self::events::{ControllerEvent, EventListener};
 pub use self::inspect::{AdminView, ControllerView, CpuView, DriverView, PendingCommand};
-pub use self::options::{CompletionMode, DriverOptions, HostId, Recovery};
+pub use self::options::{CompletionMode, DriverOptions, HostId, Recovery, ShadowDoorbells};
 pub use self::retries::Retries;
 pub use self::shutdown::ShutdownMode;
 

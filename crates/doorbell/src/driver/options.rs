@@ -26,6 +26,21 @@ pub enum CompletionMode {
     Adaptive,
 }
 
+/// When shadow doorbells are used: where a controller offers them (Doorbell Buffer Config), the driver writes its doorbells
+/// to memory that the controller looks at, and rings only when the controller has asked for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum ShadowDoorbells {
+    /// Never.
+    Never,
+    /// Where a doorbell costs much more than a store to memory
+    /// ([`Device::doorbells_are_slow`](doorbell_device::Device::doorbells_are_slow)).
+    #[default]
+    WhereFaster,
+    /// Wherever they are offered.
+    WhereOffered,
+}
+
 /// The host identifier that reservations go by (NVMe Base 2.0, Host Identifier feature).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HostId {
@@ -108,6 +123,7 @@ pub struct DriverOptions {
     pub(crate) bounce_pool: usize,
     pub(crate) always_bounce: bool,
     pub(crate) sgl: bool,
+    pub(crate) shadow_doorbells: ShadowDoorbells,
     pub(crate) admin_timeout: Duration,
     pub(crate) io_timeout: Option<Duration>,
     pub(crate) io_timeouts: BTreeMap<u8, Option<Duration>>,
@@ -130,6 +146,7 @@ impl DriverOptions {
             bounce_pool: 512 << 10,
             always_bounce: false,
             sgl: true,
+            shadow_doorbells: ShadowDoorbells::default(),
             admin_timeout: Duration::from_secs(60),
             io_timeout: Some(Duration::from_secs(60)),
             io_timeouts: BTreeMap::new(),
@@ -185,6 +202,12 @@ impl DriverOptions {
     /// Whether to use SGLs where the controller takes them. Default: yes.
     pub fn sgl(mut self, sgl: bool) -> Self {
         self.sgl = sgl;
+        self
+    }
+
+    /// When to use shadow doorbells. Default: where they are faster.
+    pub fn shadow_doorbells(mut self, shadows: ShadowDoorbells) -> Self {
+        self.shadow_doorbells = shadows;
         self
     }
 

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use doorbell_device::{Device, DeviceError, DmaMemory};
-use nvme_spec::registers::{cq_head_doorbell, sq_tail_doorbell};
+use nvme_spec::registers::{cq_head_doorbell, offset, sq_tail_doorbell};
 
 use super::failure::Failure;
+use super::shadow::Shadows;
 use crate::error::DeviceMisbehaved;
 use crate::memory::PAGE_SIZE;
 use crate::queue::{Lists, Parts, Pool, QueuePair, SLOT_WORDS, Words};
@@ -27,6 +28,8 @@ pub(crate) struct Shape {
     pub(crate) sgl: bool,
     /// Look for completions right after submitting.
     pub(crate) eager: bool,
+    /// Where its doorbells have shadows.
+    pub(crate) shadows: Option<Arc<Shadows>>,
 }
 
 /// Makes a queue pair on the host's side. The device knows nothing of it yet.
@@ -50,6 +53,13 @@ pub(crate) fn build(device: &dyn Device, shape: &Shape, failure: Arc<Failure>) -
     let memory = device.allocate(end, page as u64)?;
     // A chained list needs at least one more page than the data has, so the pool always has a page for it.
     let pool = device.allocate(shape.pool.max(page).next_multiple_of(page), page as u64)?;
+    let doorbell = |register: usize| {
+        let doorbell = device.doorbell(register)?;
+        Ok::<_, DeviceError>(match &shape.shadows {
+            Some(shadows) => shadows.over(doorbell, register - offset::DOORBELLS),
+            None => doorbell,
+        })
+    };
     let parts = Parts {
         id: shape.id,
         depth: shape.depth,
@@ -58,8 +68,8 @@ pub(crate) fn build(device: &dyn Device, shape: &Shape, failure: Arc<Failure>) -
         slots: words(&memory, slots, depth)?,
         lists: Lists { words: words(&memory, lists, depth * list_words)?, words_per_slot: list_words },
         pool: Pool::new(pool, page),
-        sq_doorbell: device.doorbell(sq_tail_doorbell(shape.id, shape.dstrd))?,
-        cq_doorbell: device.doorbell(cq_head_doorbell(shape.id, shape.dstrd))?,
+        sq_doorbell: doorbell(sq_tail_doorbell(shape.id, shape.dstrd))?,
+        cq_doorbell: doorbell(cq_head_doorbell(shape.id, shape.dstrd))?,
     };
     let on_fault = Box::new(move |fault: &DeviceMisbehaved| failure.misbehaved(fault.clone()));
     Ok(Arc::new(QueuePair::new(parts, shape.eager, on_fault)))

@@ -144,6 +144,9 @@ impl Core {
         let set_up = bringup::enable_and_identify(&self.options, &self.registers, &self.admin, self.page_size);
         let found = set_up.await.map_err(|error| changed(&error.to_string()))?;
         self.check_same(&found)?;
+        if let Some(shadows) = &self.shadows {
+            shadows.announce(&self.admin).await?;
+        }
         self.set_features_again().await?;
         for queue in self.issuers.queues() {
             self.announce_queue(&queue, self.resets.load(Ordering::SeqCst)).await?;

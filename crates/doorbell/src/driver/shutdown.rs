@@ -189,7 +189,10 @@ impl Core {
             Left::Stopped => {}
             // What it is not mapped any more it cannot touch: guest memory now, the queues when their last user goes.
             Left::Running => self.registrations.unmap_all(),
-            Left::Enabled => self.queues().into_iter().for_each(QueuePair::leak),
+            Left::Enabled => {
+                self.queues().into_iter().for_each(QueuePair::leak);
+                std::mem::forget(self.shadows.clone());
+            }
         }
         for queue in self.queues() {
             queue.give_up(lost.clone());

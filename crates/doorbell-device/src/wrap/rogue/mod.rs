@@ -219,6 +219,7 @@ impl Device for Rogue {
         address() -> String;
         read32(offset: usize) -> Result<u32, DeviceError>;
         read64(offset: usize) -> Result<u64, DeviceError>;
+        doorbells_are_slow() -> bool;
         interrupt_count() -> u32;
         completes_inline() -> bool;
         loss() -> Option<Interrupt>;
