@@ -146,7 +146,7 @@ impl Place {
         }
         sys::set_container(group.as_fd(), container.as_fd()).map_err(failed("putting the group into a container"))?;
         sys::call_number(&container, Request::SET_IOMMU, vfio::VFIO_TYPE1v2_IOMMU)
-            .map_err(failed("choosing an IOMMU of type 1"))?;
+            .map_err(|error| self.not_attached("choosing an IOMMU of type 1", error))?;
         let name = CString::new(self.address.to_string()).unwrap_or_default();
         let device = sys::device_of_group(group.as_fd(), &name).map_err(failed("opening the device in its group"))?;
         Ok(Opened { device, iommu: Iommu::Type1 { group, container }, interface: Interface::Group })
@@ -167,8 +167,20 @@ impl Place {
         let ioas = space.out_ioas_id;
         let mut attach = vfio::vfio_device_attach_iommufd_pt { argsz: 0, flags: 0, pt_id: ioas, pasid: 0 };
         sys::call(&device, Request::DEVICE_ATTACH_IOMMUFD_PT, &mut attach)
-            .map_err(DeviceError::io("attaching the device to its address space"))?;
+            .map_err(|error| self.not_attached("attaching the device to its address space", error))?;
         Ok(Opened { device, iommu: Iommu::Iommufd { iommufd, ioas }, interface: Interface::Iommufd })
+    }
+
+    /// Why it did not get an address space. For what the user could be refused he was refused before: what is left is that
+    /// the kernel keeps a device back that could raise any interrupt.
+    fn not_attached(&self, what: &'static str, error: io::Error) -> DeviceError {
+        match Errno::from_io_error(&error) {
+            Some(Errno::PERM) => self.unusable(
+                "the kernel keeps it back, since the IOMMU does not remap its interrupts; `doorbell doctor` tells more, \
+                 and the module's parameter allow_unsafe_interrupts lets it go all the same",
+            ),
+            _ => DeviceError::io(what)(error),
+        }
     }
 
     /// The other members of its group that have a driver, for people.
