@@ -4,6 +4,7 @@ mod apt;
 mod catalog;
 mod compare;
 mod cpio;
+mod host;
 mod initrd;
 mod iommufd;
 mod kernel;

@@ -28,6 +28,14 @@ unplug() {
   ask "event DEVICE_DELETED $1"
 }
 
+# again: the guest is about to start anew. The test that runs is begun again then, with `boot` one more than it is now.
+again() { ask again; }
+# peer COMMAND...: has the other guest of this machine do something.
+peer() {
+  peer_said_=$(ask peer "$*")
+  case $peer_said_ in *'"status":0'*) ;; *) echo "the peer: $*: $peer_said_" && return 1 ;; esac
+}
+
 # served WORD...: an order to the `doorbell serve` of this machine: `start`, `kill`, `end`, `folder`, or a verb
 # of `doorbell ctl`.
 served() { ask serve "$*"; }
@@ -99,7 +107,7 @@ controller() {
 
 # restore: has all drives as they are at the start of a test: nobody's.
 restore() {
-  umount -a -t ext4 2>/dev/null
+  umount -a -t ext4,xfs 2>/dev/null
   for function in $(functions); do
     [ -z "$(driver "$function")" ] || echo "$function" >"$pci/devices/$function/driver/unbind"
     echo >"$pci/devices/$function/driver_override"

@@ -17,6 +17,13 @@ stty -F /dev/ttyS1 raw -echo
 echo 0 >/sys/bus/pci/drivers_autoprobe
 load $(cat /load)
 
+if [ "${role:-}" = peer ]; then . /lib/guest/peer.sh; fi
+
+# After a reset the guest goes on where it was. Whatever line was cut short is ended.
+printf '\030\n' >&8
+set -- $(ask resume | tr -c '0-9\n' ' ')
+over=$1 boot=$2
+
 # What the kernel has said since a mark.
 since() { dmesg | sed "1,/$1/d"; }
 fault='DMAR:.*fault addr\|DMAR: DRHD: handling fault'
@@ -25,12 +32,14 @@ trouble='BUG:\|Oops\|general protection fault\|blocked for more than\|WARNING:\|
 number=0
 while read -r name script limit faults values <&7; do
   number=$((number + 1))
+  [ $number -gt "$over" ] || continue
   mark="doorbell test $number begins"
   tell "begin $name"
   echo "$mark" >/dev/kmsg
   rm -f /tmp/reason
-  env $values timeout -s KILL "$limit" sh -eu -c '. /lib/guest/guest.sh; set -x; . /tests/$0.sh' "$script" >/tmp/log 2>&1 7<&-
+  env boot="$boot" $values timeout -s KILL "$limit" sh -eu -c '. /lib/guest/guest.sh; set -x; . /tests/$0.sh' "$script" >/tmp/log 2>&1 7<&-
   status=$?
+  boot=1
   kill -9 -1 # whatever the test left behind
   since "$mark" >/tmp/kernel
   if [ $status = 137 ] && [ ! -s /tmp/reason ]; then

@@ -9,14 +9,14 @@ io=$!
 sleep 2
 # has_blocks COUNT: of 512 bytes.
 has_blocks() { [ "$(cat "/sys/block/${disk#/dev/}/size")" = "$1" ]; }
-served resize 1 192M
-within 10 has_blocks 393216
+served resize 1 512M
+within 10 has_blocks 1048576
 served add null:1G -n 9
 within 10 block_of "$two" 9 >/dev/null
 head -c 65536 /dev/urandom >"$(disk "$two" 9)"
 served remove 9
 gone() { ! block_of "$two" 9 >/dev/null; }
 within 10 gone
-served resize 1 128M
-within 10 has_blocks 262144
+served resize 1 384M
+within 10 has_blocks 786432
 wait $io

@@ -20,7 +20,7 @@ pub(super) fn folder() -> PathBuf {
 }
 
 /// A guest: `machines/NAME.toml`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Machine {
     #[serde(skip)]
@@ -52,12 +52,32 @@ pub(super) struct Machine {
     /// Arguments of a `doorbell serve` beside QEMU, which runs in the guest's folder.
     #[serde(default)]
     pub(super) serve: Vec<String>,
+    /// The `-device`s of a second guest, which shares the server with the first, and does what that has it do.
+    #[serde(default)]
+    peer: Vec<String>,
     /// Whether there is an IOMMU.
     #[serde(default = "iommu")]
     pub(super) iommu: bool,
     /// The releases that have what the machine needs; all, if none is named.
     #[serde(default)]
     pub(super) labs: Vec<String>,
+}
+
+impl Machine {
+    /// The second guest. Sockets of the server are in the folder of the first.
+    pub(super) fn peer(&self, folder: &Path) -> Option<Self> {
+        let folder = folder.display().to_string();
+        let devices = self.peer.iter().map(|device| device.replace("FOLDER", &folder)).collect();
+        (!self.peer.is_empty()).then(|| Self {
+            append: format!("{} role=peer", self.append),
+            disks: BTreeMap::new(),
+            devices,
+            serve: Vec::new(),
+            iommu: false,
+            peer: Vec::new(),
+            ..self.clone()
+        })
+    }
 }
 
 fn iommu() -> bool {

@@ -13,9 +13,19 @@ use super::kernel::{self, Modules};
 use crate::{process, workspace};
 
 /// What a lab is made of. Another recipe under the same name would leave what an older one made.
-const RECIPE: &str = "1";
-const PACKAGES: &[&str] =
-    &["qemu-system-x86", "seabios", "ipxe-qemu", "busybox-static", "nvme-cli", "fio", "e2fsprogs", "libc6"];
+const RECIPE: &str = "2";
+const PACKAGES: &[&str] = &[
+    "qemu-system-x86",
+    "seabios",
+    "ipxe-qemu",
+    "busybox-static",
+    "nvme-cli",
+    "fio",
+    "e2fsprogs",
+    "xfsprogs",
+    "grub-common",
+    "libc6",
+];
 const LIBRARIES: [&str; 3] =
     ["usr/lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu/ceph", "usr/lib/x86_64-linux-gnu/pulseaudio"];
 const LOADER: &str = "lib64/ld-linux-x86-64.so.2";
@@ -113,6 +123,14 @@ impl Lab {
             command.arg("-L").arg(share.join(folder));
         }
         command.arg("-L").arg(self.root().join("usr/lib/ipxe/qemu"));
+        command
+    }
+
+    /// A program of the lab for this machine, ready for its arguments.
+    pub(super) fn tool(&self, name: &str) -> Command {
+        let mut command = Command::new("env");
+        self.loaded(&mut command);
+        command.arg(self.root().join("usr/bin").join(name));
         command
     }
 

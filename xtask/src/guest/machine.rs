@@ -36,7 +36,7 @@ pub(super) struct Guest {
 }
 
 impl Guest {
-    /// Starts a machine. Its disks and logs are made in a folder.
+    /// Starts a machine, and the server of its devices. Its disks and logs are made in a folder.
     pub(super) fn start(
         lab: &Lab,
         machine: &Machine,
@@ -44,6 +44,25 @@ impl Guest {
         folder: &Path,
         initrd: &Path,
     ) -> Result<Self> {
+        for (name, size) in &machine.disks {
+            File::create(disk(folder, name))?.set_len(size << 20)?;
+        }
+        let mut served = None;
+        if !machine.serve.is_empty() {
+            let program = programs.iter().find(|(name, _)| name == "doorbell").context("there is no doorbell")?;
+            served = Some(Served::start(&program.1, folder, &machine.serve)?);
+        }
+        Self::power_on(lab, machine, folder, initrd, served)
+    }
+
+    /// Pulls the plug, and starts the machine again, with the disks as they are.
+    pub(super) fn power_cycle(&mut self, lab: &Lab, machine: &Machine, initrd: &Path) -> Result<()> {
+        self.end()?;
+        *self = Self::power_on(lab, machine, &self.folder.clone(), initrd, self.served.take())?;
+        Ok(())
+    }
+
+    fn power_on(lab: &Lab, machine: &Machine, folder: &Path, initrd: &Path, served: Option<Served>) -> Result<Self> {
         let mut command = lab.qemu();
         command.args([
             "-M",
@@ -67,17 +86,12 @@ impl Guest {
         if machine.iommu {
             command.args(["-device", "intel-iommu,intremap=on,caching-mode=on"]);
         }
-        for (name, size) in &machine.disks {
-            let disk = folder.join(format!("{name}.disk"));
-            File::create(&disk)?.set_len(size << 20)?;
+        for name in machine.disks.keys() {
             // Unlike a -drive it stays when its device is unplugged.
-            let file = format!("file.driver=file,file.filename={}", disk.display());
+            let file = format!("file.driver=file,file.filename={}", disk(folder, name).display());
             command.args(["-blockdev", &format!("driver=raw,node-name={name},cache.no-flush=on,{file}")]);
         }
-        let mut served = None;
-        if !machine.serve.is_empty() {
-            let program = programs.iter().find(|(name, _)| name == "doorbell").context("there is no doorbell")?;
-            served = Some(Served::start(&program.1, folder, &machine.serve)?);
+        if machine.devices.iter().any(|device| device.contains("vfio-user")) {
             // Only memory that can be shared is of use to a device in another process.
             let memory = format!("memory-backend-memfd,id=memory,size={}M,share=on", machine.memory);
             command.args(["-object", &memory, "-machine", "memory-backend=memory"]);
@@ -112,6 +126,10 @@ impl Guest {
     pub(super) fn end(&mut self) -> Result<()> {
         self.process.end().map(drop)
     }
+}
+
+fn disk(folder: &Path, name: &str) -> PathBuf {
+    folder.join(format!("{name}.disk"))
 }
 
 fn log(folder: &Path, name: &str) -> String {

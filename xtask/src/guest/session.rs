@@ -1,27 +1,26 @@
 //! One guest from its start to its end: it runs its tests by itself and says what came of each; it is given what only the
 //! host can do.
 //!
-//! A line of the guest begins with a word: `begin NAME`, `ok`, `fail REASON`, `log TEXT`, `note TEXT`, `end`; and
-//! `qmp COMMAND`, `event NAME DEVICE` and `serve REQUEST`, which are answered with one line.
+//! A line of the guest begins with a word: `begin NAME`, `ok`, `fail REASON`, `log TEXT`, `note TEXT`, `end`, and what it asks
+//! of the host (`host.rs`). A line that a reset cut short ends with CAN.
 
+use std::fs;
 use std::path::Path;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use serde_json::{Value, json};
 
 use super::catalog::{Machine, Test};
+use super::host::{Host, answered};
 use super::initrd::{self, Programs};
 use super::lab::Lab;
 use super::machine::Guest;
 
 /// How long a guest may take until its first test begins.
-const BOOT: Duration = Duration::from_secs(120);
+pub(super) const BOOT: Duration = Duration::from_secs(120);
 /// What a test may take beyond its limit, which the guest itself keeps.
 const LATE: Duration = Duration::from_secs(30);
-/// How long the guest waits for an event of QEMU's.
-const EVENT: Duration = Duration::from_secs(30);
 /// How many lines of a guest's last words are shown.
 const LAST_LINES: usize = 60;
 
@@ -47,8 +46,8 @@ pub(super) fn run(
     tell: &mut dyn FnMut(Outcome),
 ) {
     let mut session = Session { tests, next: 0, tell };
-    let result = start(lab, machine, tests, programs, folder).and_then(|mut guest| {
-        let result = session.converse(&mut guest);
+    let result = start(lab, machine, tests, programs, folder).and_then(|(mut guest, peer)| {
+        let result = session.converse(&mut guest, Host::new(lab, machine, folder, peer));
         guest.end()?;
         result.map_err(|error| (error, guest.last_words())).or_else(|(error, words)| {
             session.give_up(&error, &words);
@@ -60,10 +59,21 @@ pub(super) fn run(
     }
 }
 
-fn start(lab: &Lab, machine: &Machine, tests: &[Test], programs: &Programs, folder: &Path) -> Result<Guest> {
+/// Starts a guest, and its peer where it has one.
+fn start(
+    lab: &Lab,
+    machine: &Machine,
+    tests: &[Test],
+    programs: &Programs,
+    folder: &Path,
+) -> Result<(Guest, Option<Guest>)> {
     let initrd = folder.join("initrd");
     initrd::write(&initrd, lab, machine, tests, programs)?;
-    Guest::start(lab, machine, programs, folder, &initrd)
+    let guest = Guest::start(lab, machine, programs, folder, &initrd)?;
+    let Some(peer) = machine.peer(folder) else { return Ok((guest, None)) };
+    let its = folder.join("peer");
+    fs::create_dir(&its).with_context(|| format!("{} cannot be made", its.display()))?;
+    Ok((guest, Some(Guest::start(lab, &peer, programs, &its, &initrd)?)))
 }
 
 struct Session<'a> {
@@ -74,7 +84,7 @@ struct Session<'a> {
 }
 
 impl Session<'_> {
-    fn converse(&mut self, guest: &mut Guest) -> Result<()> {
+    fn converse(&mut self, guest: &mut Guest, mut host: Host<'_>) -> Result<()> {
         let mut begun = Instant::now();
         let mut deadline = begun + BOOT;
         let (mut log, mut notes) = (Vec::new(), Vec::new());
@@ -103,27 +113,29 @@ impl Session<'_> {
                     (self.tell)(Outcome { test, took: begun.elapsed(), failure, log, notes });
                     deadline = Instant::now() + LATE;
                 }
-                "qmp" => {
-                    let answer =
-                        serde_json::from_str(rest).context("no JSON").and_then(|c: Value| guest.qmp.command(&c));
+                _ if line.ends_with('\x18') => {}
+                "again" => {
+                    deadline = Instant::now() + BOOT;
+                    let answer = host.allow_reset(guest);
                     guest.say(&answered(answer))?;
                 }
-                "event" => {
-                    let (name, device) = rest.split_once(' ').unwrap_or((rest, ""));
-                    let answer = guest.qmp.event(name, device, EVENT);
+                "resume" => {
+                    let answer = host.resume(guest, self.next);
                     guest.say(&answered(answer))?;
                 }
-                "serve" => {
-                    let served = guest.served.as_mut().context("nothing is served to this guest");
-                    let answer = served.and_then(|served| served.answer(rest));
-                    guest.say(&answered(answer))?;
-                }
+                "reset" => host.reset(guest)?,
+                "power-cycle" => host.power_cycle(guest)?,
+                "keep" => host.keep(rest),
                 "end" => {
                     anyhow::ensure!(self.next == self.tests.len(), "the guest ended before it ran all of its tests");
                     return Ok(());
                 }
-                // Firmware and kernel may use the line before the harness does.
-                _ => {}
+                // Firmware and kernel may use the line before the harness does: it may be no word of ours.
+                _ => {
+                    if let Some(answer) = host.answer(guest, word, rest) {
+                        guest.say(&answered(answer))?;
+                    }
+                }
             }
         }
     }
@@ -140,12 +152,5 @@ impl Session<'_> {
             (self.tell)(Outcome { test: test.clone(), took: Duration::ZERO, failure, log, notes: Vec::new() });
         }
         self.next = self.tests.len();
-    }
-}
-
-fn answered(answer: Result<Value>) -> String {
-    match answer {
-        Ok(value) => json!({ "return": value }).to_string(),
-        Err(error) => json!({ "error": format!("{error:#}") }).to_string(),
     }
 }
