@@ -1,10 +1,12 @@
 //! The driver, through the client, to a server that nobody here wrote.
 
+use std::future::{Future, poll_fn};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
 use std::time::Duration;
 
-use doorbell::{CompletionMode, DriverOptions, GuestMemory, PagedRange, RequestError};
+use doorbell::{CompletionMode, DriverOptions, GuestMemory, PagedRange, RequestError, ShadowDoorbells};
 use doorbell_device::{Access, Device, DeviceError, HostMemory, MapRequest};
 use doorbell_vfio_user::{VfioUserDevice, VfioUserOptions};
 use futures_lite::future::block_on;
@@ -69,6 +71,42 @@ fn doorbells_are_stores_and_completions_interrupts() {
 fn doorbells_are_messages_where_they_cannot_be_mapped() {
     exercise(false, CompletionMode::Interrupt);
     exercise(false, CompletionMode::Polling);
+}
+
+/// So many commands in flight, again and again; how many doorbells came as messages.
+fn messages(shadows: ShadowDoorbells, in_flight: usize) -> u64 {
+    const COMMANDS: usize = 960;
+    let server = Foreign::start(false);
+    let device = open(&server);
+    let options = DriverOptions::new(device).cpus(1).completion(CompletionMode::Polling).shadow_doorbells(shadows);
+    let count = block_on(async {
+        let driver = options.open().await.unwrap();
+        let namespace = driver.namespace(1).await.unwrap();
+        namespace.flush(0).await.unwrap();
+        let before = server.shared.doorbell_messages.load(Ordering::SeqCst);
+        for _ in 0..COMMANDS / in_flight {
+            let mut pending: Vec<_> = (0..in_flight).map(|_| Box::pin(namespace.flush(0))).collect();
+            poll_fn(|context| {
+                pending.retain_mut(|flush| flush.as_mut().poll(context).map(Result::unwrap).is_pending());
+                if pending.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+            })
+            .await;
+        }
+        let count = server.shared.doorbell_messages.load(Ordering::SeqCst) - before;
+        driver.shutdown().await;
+        count
+    });
+    server.join();
+    count
+}
+
+#[test]
+fn shadow_doorbells_save_messages() {
+    for in_flight in [1, 16] {
+        let with = messages(ShadowDoorbells::default(), in_flight);
+        let without = messages(ShadowDoorbells::Never, in_flight);
+        assert!(with < without, "{in_flight} in flight: {with} with shadows, {without} without");
+    }
 }
 
 #[test]
