@@ -9,21 +9,41 @@ use crate::process;
 use crate::workspace::{cargo, require, root};
 
 const PACKAGE: &str = "doorbell-bench";
-const MEASURE: &str = "run --release --package doorbell-bench --bin per_io -- --format markdown --instructions";
-
 const PAGE: &str = "docs/benchmarks.md";
-const BEGIN: &str = "<!-- per_io: written by `cargo xtask bench` -->";
-const END: &str = "<!-- per_io: end -->";
+
+/// A program that measures, and where its table goes.
+struct Measured {
+    command: &'static str,
+    begin: &'static str,
+    end: &'static str,
+}
+
+const MEASURED: [Measured; 2] = [
+    Measured {
+        command: "run --release --package doorbell-bench --bin per_io -- --format markdown --instructions",
+        begin: "<!-- per_io: written by `cargo xtask bench` -->",
+        end: "<!-- per_io: end -->",
+    },
+    Measured {
+        command: "run --release --package doorbell-bench --bin served",
+        begin: "<!-- served: written by `cargo xtask bench` -->",
+        end: "<!-- served: end -->",
+    },
+];
 
 pub(crate) fn run() -> Result<()> {
     require(PACKAGE, "measures what an I/O costs")?;
     let path = root().join(PAGE);
     let page = fs::read_to_string(&path).with_context(|| format!("{PAGE} cannot be read"))?;
-    ensure!(replaced(&page, "", BEGIN, END).is_some(), "{PAGE} lacks the line {BEGIN} or {END}");
-
-    let table = process::output(&mut cargo(MEASURE.split_whitespace()))?;
-    ensure!(!table.trim().is_empty(), "`per_io` measured nothing");
-    keep(&format!("{}\n\n{}", table.trim_end(), machine()?), BEGIN, END)
+    for Measured { begin, end, .. } in &MEASURED {
+        ensure!(replaced(&page, "", begin, end).is_some(), "{PAGE} lacks the line {begin} or {end}");
+    }
+    for Measured { command, begin, end } in &MEASURED {
+        let table = process::output(&mut cargo(command.split_whitespace()))?;
+        ensure!(!table.trim().is_empty(), "`{command}` measured nothing");
+        keep(&format!("{}\n\n{}", table.trim_end(), machine()?), begin, end)?;
+    }
+    Ok(())
 }
 
 /// Puts text between two marks of the page.
@@ -68,9 +88,10 @@ mod unit {
 
     #[test]
     fn only_what_is_between_the_marks_changes() {
-        let page = format!("# A\nb\n{BEGIN}\nold\n{END}\nc\n");
-        assert_eq!(replaced(&page, "new", BEGIN, END), Some(format!("# A\nb\n{BEGIN}\nnew\n{END}\nc\n")));
-        assert_eq!(replaced("# A\n", "new", BEGIN, END), None);
+        let (begin, end) = ("<!-- begin -->", "<!-- end -->");
+        let page = format!("# A\nb\n{begin}\nold\n{end}\nc\n");
+        assert_eq!(replaced(&page, "new", begin, end), Some(format!("# A\nb\n{begin}\nnew\n{end}\nc\n")));
+        assert_eq!(replaced("# A\n", "new", begin, end), None);
     }
 
     #[test]
