@@ -5,7 +5,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
 use doorbell::{
-    CompletionMode, DmaBuffer, DriverOptions, GuestMemory, Namespace, NvmeDriver, PagedRange, RequestError,
+    CompletionMode, DmaBuffer, DriverOptions, ExclusiveQueue, GuestMemory, Namespace, NvmeDriver, PagedRange,
+    RequestError,
 };
 use doorbell_device::zero_work::{Options, Queue, ZeroWork};
 use futures_lite::future::block_on;
@@ -30,12 +31,14 @@ pub(crate) enum Case {
     GuestReadScattered,
     /// 4 KiB reads through the bounce pool.
     BounceRead,
+    /// 4 KiB reads into guest memory on a queue of one's own, without futures.
+    Exclusive,
 }
 
 impl Case {
     pub(crate) fn all() -> Vec<Self> {
         use Case::*;
-        vec![GuestRead, GuestWrite, BufferRead, GuestReadScattered, BounceRead]
+        vec![GuestRead, GuestWrite, BufferRead, GuestReadScattered, BounceRead, Exclusive]
     }
 
     pub(crate) fn name(self) -> &'static str {
@@ -47,6 +50,7 @@ impl Case {
             Case::BufferRead => "read 4 KiB, DmaBuffer",
             Case::GuestReadScattered => "read 128 KiB, scattered guest pages",
             Case::BounceRead => "read 4 KiB, bounced",
+            Case::Exclusive => "read 4 KiB, exclusive queue",
         }
     }
 }
@@ -56,6 +60,13 @@ pub(crate) enum Bench {
     Bare(Bare, usize),
     Executor(usize),
     Driver(Box<Driver>),
+    Exclusive(Box<Exclusive>),
+}
+
+/// A queue of one's own.
+pub(crate) struct Exclusive {
+    own: ExclusiveQueue,
+    driver: Driver,
 }
 
 pub(crate) struct Driver {
@@ -77,7 +88,11 @@ impl Bench {
             return Ok(Self::Executor(in_flight));
         }
         let device = ZeroWork::new(Options::default())?;
-        let options = DriverOptions::new(device.clone()).cpus(1).depth(256).completion(CompletionMode::CallerPolls);
+        let options = DriverOptions::new(device.clone())
+            .cpus(1)
+            .exclusive_queues(1)
+            .depth(256)
+            .completion(CompletionMode::CallerPolls);
         let driver = block_on(options.bounce_pool(2 << 20).open())?;
         let namespace = block_on(driver.namespace(1))?;
         let guest = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 64 << 20)])?;
@@ -98,6 +113,12 @@ impl Bench {
             }
         };
         block_on(flushing)?;
+        if case == Case::Exclusive {
+            let own = block_on(driver.exclusive_queue())?;
+            let queue = device.queue(own.id()).ok_or_else(|| anyhow::anyhow!("the driver made no queue"))?;
+            let driver = Driver { case, in_flight, driver, namespace, queue, memory, buffers };
+            return Ok(Self::Exclusive(Box::new(Exclusive { own, driver })));
+        }
         let queue = device.queue(1).ok_or_else(|| anyhow::anyhow!("the driver made no queue"))?;
         Ok(Self::Driver(Box::new(Driver { case, in_flight, driver, namespace, queue, memory, buffers })))
     }
@@ -118,7 +139,31 @@ impl Bench {
                 rounds * *in_flight
             }
             Bench::Driver(driver) => driver.run(commands),
+            Bench::Exclusive(exclusive) => exclusive.run(commands),
         }
+    }
+}
+
+impl Exclusive {
+    fn run(&mut self, commands: usize) -> usize {
+        let Self { own, driver: Driver { in_flight, namespace, queue, memory, .. } } = self;
+        let gpns: Vec<u64> = (0..*in_flight as u64).collect();
+        let rounds = commands.div_ceil(*in_flight);
+        for _ in 0..rounds {
+            for i in 0..*in_flight as u64 {
+                let submitted = own.read(namespace, i, i, 1, memory, page(&gpns, i));
+                assert!(submitted.is_ok(), "there is room");
+            }
+            queue.complete(usize::MAX);
+            let mut found = 0;
+            while found < *in_flight {
+                for completed in own.poll() {
+                    assert!(completed.result.is_ok(), "all succeed");
+                    found += 1;
+                }
+            }
+        }
+        rounds * *in_flight
     }
 }
 

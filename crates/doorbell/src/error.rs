@@ -85,6 +85,18 @@ pub enum RequestError {
     /// No I/O queue could be made for the command.
     #[error("no I/O queue could be created: {0}")]
     NoQueue(Arc<RequestError>),
+    /// All the I/O queues that the controller and its interrupts allow are in use.
+    #[error("all {limit} I/O queues that there can be are in use")]
+    NoMoreQueues {
+        /// How many there can be.
+        limit: u16,
+    },
+    /// An exclusive queue is full, or its controller is being reset: look for completions, and try again.
+    #[error("the queue takes no command now")]
+    WouldWait,
+    /// The device cannot reach the memory, and an exclusive queue has no bounce buffers. Register the memory, or align it.
+    #[error("the device cannot reach the memory directly")]
+    NotDirect,
     /// The controller was reset while it had the command, which cannot be sent once more without harm. Whether it was
     /// carried out is not known.
     #[error("the controller was reset while it had the command, which may or may not have been carried out")]
@@ -120,12 +132,15 @@ impl RequestError {
                 ErrorClass::Gone
             }
             RequestError::NoQueue(cause) => cause.class(),
-            RequestError::Interrupted => ErrorClass::Transient,
+            RequestError::Interrupted | RequestError::WouldWait | RequestError::NoMoreQueues { .. } => {
+                ErrorClass::Transient
+            }
             RequestError::Memory(_)
             | RequestError::TooLarge { .. }
             | RequestError::TooShort { .. }
             | RequestError::NotBlocks { .. }
             | RequestError::NoSuchCpu { .. }
+            | RequestError::NotDirect
             | RequestError::Unsupported(_)
             | RequestError::BadParameter { .. } => ErrorClass::Invalid,
         }

@@ -12,6 +12,7 @@
 
 mod driver;
 mod error;
+mod exclusive;
 mod manager;
 mod memory;
 mod namespace;
@@ -27,6 +28,7 @@ pub use driver::{
 pub use error::{
     DeviceFailed, DeviceMisbehaved, DriverError, ErrorClass, MemoryError, NamespaceError, NvmeError, RequestError,
 };
+pub use exclusive::{Completed, ExclusiveQueue};
 pub use manager::{ManagerError, NvmeManager};
 pub use memory::{DmaBuffer, GuestMemory, GuestMemoryBuilder, PAGE_SIZE, PagedRange};
 pub use namespace::{

@@ -23,6 +23,7 @@ mod depth;
 mod distrust;
 mod errors;
 mod events;
+mod exclusive;
 mod hands;
 mod listing;
 mod loss;

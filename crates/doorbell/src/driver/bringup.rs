@@ -46,6 +46,7 @@ pub(crate) async fn bring_up(options: DriverOptions) -> Result<Arc<Core>, Driver
         eager: true,
         // The admin queue has none.
         shadows: None,
+        exclusive: false,
     };
     let build = DriverError::device("setting up the admin queue");
     let queue = queues::build(&*options.device, &shape, failure.clone()).map_err(build)?;
@@ -109,7 +110,7 @@ pub(crate) async fn bring_up(options: DriverOptions) -> Result<Arc<Core>, Driver
                 nvm: found.nvm,
                 completion,
                 shadows,
-                issuers: Issuers::new(options.cpus, found.queue_limit),
+                issuers: Issuers::new(options.cpus, found.queue_limit, found.queues),
                 stop: stop.clone(),
                 served_by_admin_vector: served,
                 options,
@@ -168,7 +169,9 @@ fn check_capabilities(cap: Cap) -> Result<usize, DriverError> {
 pub(crate) struct Found {
     pub(crate) identify: Box<IdentifyController>,
     nvm: Box<IdentifyControllerNvm>,
+    /// How many queues there may be of CPUs, and in all.
     pub(crate) queue_limit: u16,
+    pub(crate) queues: u16,
     completion: CompletionMode,
 }
 
@@ -201,9 +204,9 @@ pub(crate) async fn enable_and_identify(
         (CompletionMode::Interrupt | CompletionMode::Adaptive, 0) => CompletionMode::Polling,
         (mode, _) => mode,
     };
-    let queue_limit = set_number_of_queues(options, admin, completion).await?;
+    let (queue_limit, queues) = set_number_of_queues(options, admin, completion).await?;
     configure_events(admin, &identify).await?;
-    Ok(Found { identify, nvm: Box::new(nvm), queue_limit, completion })
+    Ok(Found { identify, nvm: Box::new(nvm), queue_limit, queues, completion })
 }
 
 /// CNS 06h of the NVM command set. Controllers before NVMe 2.0 and simple ones refuse it: then there are no such limits.
@@ -262,13 +265,16 @@ pub(crate) async fn set_host_id(admin: &Admin, id: HostId) -> Result<(), Request
     Ok(())
 }
 
-/// Asks for as many I/O queues as there are CPUs; how many there may be, by the controller and by its interrupts.
+/// Asks for as many I/O queues as there are CPUs, and exclusive ones besides. How many there may be of CPUs, by the controller
+/// and by its interrupts; and in all.
 async fn set_number_of_queues(
     options: &DriverOptions,
     admin: &Admin,
     completion: CompletionMode,
-) -> Result<u16, DriverError> {
-    let wanted = u16::try_from(options.cpus - 1).unwrap_or(u16::MAX - 1).min(u16::MAX - 1);
+) -> Result<(u16, u16), DriverError> {
+    let wanted = u16::try_from(options.cpus.saturating_add(options.exclusive_queues) - 1)
+        .unwrap_or(u16::MAX - 1)
+        .min(u16::MAX - 1);
     let cdw11 = NumberOfQueues::new().with_nsq(wanted).with_ncq(wanted);
     let set = admin.set_features(FeatureId::NUMBER_OF_QUEUES, false, 0, cdw11.into(), &[]);
     let granted = NumberOfQueues::from(set.await.map_err(DriverError::command("setting the number of queues"))?);
@@ -279,7 +285,7 @@ async fn set_number_of_queues(
         }
         CompletionMode::Polling | CompletionMode::CallerPolls => u32::MAX,
     };
-    Ok(by_device.min(u16::try_from(by_interrupts).unwrap_or(u16::MAX)))
+    Ok((by_device.min(u16::try_from(by_interrupts).unwrap_or(u16::MAX)), by_device))
 }
 
 /// Turns on the events that the controller has.

@@ -1,5 +1,6 @@
 //! One I/O queue pair per CPU, made by the controller on that CPU's first I/O.
 
+use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -12,14 +13,17 @@ use super::options::CompletionMode;
 use super::queues::{self, Shape};
 use super::service::{self, Served, Watched};
 use crate::error::RequestError;
+use crate::exclusive::ExclusiveQueue;
 use crate::queue::QueuePair;
 use crate::queue::pooled::Data;
 
 /// The queues of all CPUs.
 pub(crate) struct Issuers {
     cpus: Box<[Issuer]>,
-    /// How many I/O queue pairs the device and its interrupts allow.
+    /// How many I/O queue pairs of CPUs the device and its interrupts allow.
     limit: u16,
+    /// How many in all.
+    most: u16,
     wanted: Mutex<Wanted>,
     /// Something was added to `wanted`.
     ask: Event,
@@ -42,15 +46,32 @@ struct Wanted {
     last_failure: Option<Arc<RequestError>>,
     /// The queues there are, with the CPU each was made for.
     made: Vec<(u32, Arc<QueuePair>)>,
+    /// Those that have an owner instead.
+    exclusive: Vec<Arc<QueuePair>>,
+    /// Who wants to own one, in order of arrival.
+    owners: VecDeque<Arc<Owner>>,
     /// Set when no more queues can be had.
     exhausted: bool,
 }
 
+/// Somebody who waits for a queue of their own.
+#[derive(Default)]
+struct Owner {
+    result: Mutex<Option<Result<ExclusiveQueue, RequestError>>>,
+}
+
+impl Wanted {
+    fn queues(&self) -> impl Iterator<Item = &Arc<QueuePair>> {
+        self.made.iter().map(|(_, queue)| queue).chain(&self.exclusive)
+    }
+}
+
 impl Issuers {
-    pub(crate) fn new(cpus: u32, limit: u16) -> Self {
+    pub(crate) fn new(cpus: u32, limit: u16, most: u16) -> Self {
         Self {
             cpus: (0..cpus).map(|_| Issuer { queue: OnceLock::new() }).collect(),
             limit,
+            most,
             wanted: Mutex::default(),
             ask: Event::new(),
             answered: Event::new(),
@@ -70,7 +91,11 @@ impl Issuers {
         }
     }
 
-    /// How many queues there may be.
+    fn has_room(&self, wanted: &Wanted) -> bool {
+        wanted.queues().count() < usize::from(self.most)
+    }
+
+    /// How many queues of CPUs there may be.
     pub(crate) fn limit(&self) -> u16 {
         self.limit
     }
@@ -89,7 +114,22 @@ impl Issuers {
 
     /// Every queue there is.
     pub(crate) fn queues(&self) -> Vec<Arc<QueuePair>> {
-        self.lock().made.iter().map(|(_, queue)| queue.clone()).collect()
+        self.lock().queues().cloned().collect()
+    }
+
+    /// Waits for a queue of one's own. Going away meanwhile leaves nothing behind.
+    pub(crate) async fn wait_exclusive(&self, core: &Core) -> Result<ExclusiveQueue, RequestError> {
+        let owner = Arc::new(Owner::default());
+        self.lock().owners.push_back(owner.clone());
+        self.ask.notify(1);
+        loop {
+            let listener = self.answered.listen();
+            if let Some(result) = owner.result.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                return result;
+            }
+            core.check_running()?;
+            listener.await;
+        }
     }
 
     /// Waits until a CPU has a queue. Going away meanwhile cancels nothing: the queue is made all the same.
@@ -126,7 +166,19 @@ impl Issuers {
     pub(crate) fn forget_life<T>(&self, act: impl FnOnce() -> T) -> Vec<Arc<QueuePair>> {
         let wanted = self.lock();
         act();
-        wanted.made.iter().map(|(_, queue)| queue.clone()).collect()
+        wanted.queues().cloned().collect()
+    }
+
+    /// A queue has no owner any more: its identifier is taken until `condemned` lets it go.
+    pub(crate) fn condemn(&self, queue: &Arc<QueuePair>, condemned: impl FnOnce()) -> bool {
+        let mut wanted = self.lock();
+        let before = wanted.exclusive.len();
+        wanted.exclusive.retain(|other| !Arc::ptr_eq(other, queue));
+        let was_there = wanted.exclusive.len() != before;
+        if was_there {
+            condemned();
+        }
+        was_there
     }
 
     /// Wakes who waits for a queue that will never be.
@@ -148,12 +200,16 @@ impl Core {
             if self.check_running().is_err() {
                 return self.issuers.wake_all();
             }
-            let next = self.issuers.lock().cpus.first().copied();
-            match next {
+            let (cpu, owner) = {
+                let wanted = self.issuers.lock();
+                (wanted.cpus.first().copied(), wanted.owners.front().cloned())
+            };
+            match (cpu, owner) {
+                (None, None) => listener.await,
                 // Not while the controller is being set up again: how many queues there may be comes first.
-                Some(_) if self.is_recovering() => self.wait_recovered().await,
-                Some(cpu) => self.make_queue(cpu).await,
-                None => listener.await,
+                _ if self.is_recovering() => self.wait_recovered().await,
+                (Some(cpu), _) => self.make_queue(cpu).await,
+                (None, Some(owner)) => self.make_exclusive_queue(&owner).await,
             }
         }
     }
@@ -163,10 +219,10 @@ impl Core {
         let issuers = &self.issuers;
         let room = {
             let wanted = issuers.lock();
-            !wanted.exhausted && wanted.made.len() < usize::from(issuers.limit)
+            !wanted.exhausted && wanted.made.len() < usize::from(issuers.limit) && issuers.has_room(&wanted)
         };
         let life = self.resets.load(Ordering::SeqCst);
-        let made = if room { Some(self.create_queue(life).await) } else { None };
+        let made = if room { Some(self.create_queue(life, false).await) } else { None };
         let mut wanted = issuers.lock();
         if room && self.resets.load(Ordering::SeqCst) != life {
             // The controller was reset meanwhile, and does not know the queue: from the start, once more.
@@ -200,11 +256,36 @@ impl Core {
         issuers.answered.notify(usize::MAX);
     }
 
+    /// Makes a queue for an owner, who may have gone away meanwhile: then it goes as well.
+    async fn make_exclusive_queue(self: &Arc<Self>, owner: &Arc<Owner>) {
+        let issuers = &self.issuers;
+        let room = issuers.has_room(&issuers.lock());
+        let life = self.resets.load(Ordering::SeqCst);
+        let made = match room {
+            true => self.create_queue(life, true).await.map_err(|error| RequestError::NoQueue(Arc::new(error))),
+            false => Err(RequestError::NoMoreQueues { limit: issuers.most }),
+        };
+        let mut wanted = issuers.lock();
+        if room && self.resets.load(Ordering::SeqCst) != life {
+            // The controller was reset meanwhile, and does not know the queue: from the start, once more.
+            return;
+        }
+        wanted.owners.pop_front();
+        if let Ok(queue) = &made {
+            tracing::debug!(queue = queue.id(), "exclusive I/O queue");
+            wanted.exclusive.push(queue.clone());
+        }
+        drop(wanted);
+        let result = made.map(|queue| ExclusiveQueue::new(self.clone(), queue));
+        *owner.result.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
+        issuers.answered.notify(usize::MAX);
+    }
+
     /// Creates a queue pair on the host and on the device. What a failure leaves behind is undone, or, where the
     /// device may still own it, kept until the controller is disabled.
-    async fn create_queue(self: &Arc<Self>, life: u64) -> Result<Arc<QueuePair>, RequestError> {
+    async fn create_queue(self: &Arc<Self>, life: u64, exclusive: bool) -> Result<Arc<QueuePair>, RequestError> {
         let id = self.free_identifier().await;
-        let vector = self.vector_of(id);
+        let vector = if exclusive { None } else { self.vector_of(id) };
         let shape = Shape {
             id,
             depth: self.io_depth(),
@@ -215,6 +296,7 @@ impl Core {
             sgl: self.layout.sgl,
             eager: self.looks_after_submitting(),
             shadows: self.shadows.clone(),
+            exclusive,
         };
         let queue = queues::build(&*self.device, &shape, self.failure.clone())?;
         // Waiting for the interrupt begins before the device can raise it.
@@ -224,6 +306,8 @@ impl Core {
         };
         self.announce_queue(&queue, life).await?;
         match watch {
+            // Its owner looks.
+            None if exclusive => {}
             Some(watch) => {
                 let served = Arc::new(Served::new(queue.clone()));
                 let task = service::serve(served, Some(watch), self.options.runtime.clone(), self.stop.clone());
@@ -263,7 +347,8 @@ impl Core {
         let id = queue.id();
         let entries = u32::from(queue.depth()) + 1;
         let (sq, cq) = queue.ring_iovas();
-        let iv = self.vector_of(id).map(|v| v as u16);
+        let vector = if queue.is_exclusive() { None } else { self.vector_of(id) };
+        let iv = vector.map(|v| v as u16);
         let same_life = || match self.resets.load(Ordering::SeqCst) == life {
             true => Ok(()),
             false => Err(RequestError::Interrupted),
@@ -297,7 +382,7 @@ impl Core {
         }
         let wanted = self.issuers.lock();
         let condemned = self.condemned();
-        let taken = |id: &u16| wanted.made.iter().map(|(_, queue)| queue).chain(&*condemned).any(|q| q.id() == *id);
+        let taken = |id: &u16| wanted.queues().chain(&*condemned).any(|q| q.id() == *id);
         (1..u16::MAX).find(|id| !taken(id)).unwrap_or(u16::MAX)
     }
 

@@ -39,6 +39,7 @@ use nvme_spec::registers::{Cap, Version};
 use nvme_spec::{Command, Completion};
 
 use crate::error::{DriverError, NamespaceError, RequestError};
+use crate::exclusive::ExclusiveQueue;
 use crate::memory::{DmaBuffer, GuestMemory};
 use crate::namespace::{Namespace, NamespaceId, NamespaceOptions};
 use crate::queue::pooled::Data;
@@ -192,6 +193,16 @@ impl NvmeDriver {
     pub fn allocate_buffer(&self, len: usize) -> Result<DmaBuffer, RequestError> {
         let memory = self.core.device.allocate(len, self.core.page_size as u64)?;
         Ok(DmaBuffer::new(memory, len, self.core.id))
+    }
+
+    /// A queue pair of one's own, for I/O without futures: see [`ExclusiveQueue`]. It counts among the queues that the
+    /// controller allows, and is given back when it is dropped. Going away while waiting for it leaves nothing behind.
+    ///
+    /// # Errors
+    /// [`RequestError::NoMoreQueues`], or if the controller refuses to make it.
+    pub async fn exclusive_queue(&self) -> Result<ExclusiveQueue, RequestError> {
+        self.core.check_running()?;
+        self.core.issuers.wait_exclusive(&self.core).await
     }
 
     /// Looks for completions on all I/O queues of this driver and wakes who waits; how many were found. With

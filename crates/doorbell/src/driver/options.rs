@@ -117,6 +117,7 @@ pub struct DriverOptions {
     pub(crate) device: Arc<dyn Device>,
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) cpus: u32,
+    pub(crate) exclusive_queues: u32,
     pub(crate) depth: u32,
     pub(crate) completion: CompletionMode,
     pub(crate) max_transfer: usize,
@@ -139,6 +140,7 @@ impl DriverOptions {
         Self {
             device,
             runtime: ThreadRuntime::global(),
+            exclusive_queues: 0,
             cpus: std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX)),
             depth: 256,
             completion: CompletionMode::default(),
@@ -166,6 +168,13 @@ impl DriverOptions {
     /// How many CPUs may issue I/O, from 0 on. Each gets a queue pair on its first I/O, as far as the device's go.
     pub fn cpus(mut self, cpus: u32) -> Self {
         self.cpus = cpus;
+        self
+    }
+
+    /// How many [exclusive queues](crate::NvmeDriver::exclusive_queue) the controller is asked for, besides one for each
+    /// CPU; none unless set. It may allow fewer. They need no interrupts.
+    pub fn exclusive_queues(mut self, count: u32) -> Self {
+        self.exclusive_queues = count;
         self
     }
 

@@ -30,6 +30,8 @@ pub(crate) struct Shape {
     pub(crate) eager: bool,
     /// Where its doorbells have shadows.
     pub(crate) shadows: Option<Arc<Shadows>>,
+    /// For one owner.
+    pub(crate) exclusive: bool,
 }
 
 /// Makes a queue pair on the host's side. The device knows nothing of it yet.
@@ -70,9 +72,11 @@ pub(crate) fn build(device: &dyn Device, shape: &Shape, failure: Arc<Failure>) -
         pool: Pool::new(pool, page),
         sq_doorbell: doorbell(sq_tail_doorbell(shape.id, shape.dstrd))?,
         cq_doorbell: doorbell(cq_head_doorbell(shape.id, shape.dstrd))?,
+        eager: shape.eager,
+        exclusive: shape.exclusive,
     };
     let on_fault = Box::new(move |fault: &DeviceMisbehaved| failure.misbehaved(fault.clone()));
-    Ok(Arc::new(QueuePair::new(parts, shape.eager, on_fault)))
+    Ok(Arc::new(QueuePair::new(parts, on_fault)))
 }
 
 fn words<const N: usize>(memory: &DmaMemory, offset: usize, count: usize) -> Result<Words<N>, DeviceError> {

@@ -166,7 +166,7 @@ impl Core {
             "another controller answers in its place"
         } else if old.mdts != new.mdts || old.sgls.into_bits() != new.sgls.into_bits() {
             "its transfer limits are not what they were"
-        } else if usize::from(found.queue_limit) < self.issuers.queues().len() {
+        } else if usize::from(found.queues) < self.issuers.queues().len() {
             "it has fewer I/O queues than it had"
         } else {
             return Ok(());

@@ -67,6 +67,11 @@ impl Shadows {
             return doorbell;
         }
         let place = self.place(index);
+        if let Some((shadow, event)) = place.get() {
+            // What an earlier queue of this number left is not the new one's.
+            shadow.store(0, Ordering::Relaxed);
+            event.store(0, Ordering::Relaxed);
+        }
         let shadows = self.clone();
         Doorbell::from_fn(move |value| shadows.ring(&place, &doorbell, value))
     }

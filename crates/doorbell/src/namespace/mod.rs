@@ -20,6 +20,7 @@ pub use reservation::{ReservationCapabilities, ReservationReport};
 pub use split::{LargeTransferError, SplitPlan};
 pub(crate) use table::Table;
 pub use transfer::{BufferTransfer, Transfer};
+pub(crate) use transfer::{Kind, Request};
 
 use std::fmt;
 use std::sync::Arc;
@@ -343,6 +344,11 @@ impl Inner {
     #[inline(always)]
     pub(crate) fn block_count(&self) -> u64 {
         self.block_count.load(Ordering::Acquire)
+    }
+
+    /// See `direct_driver`.
+    pub(crate) fn direct_driver(&self) -> u64 {
+        self.direct_driver
     }
 
     #[inline(always)]

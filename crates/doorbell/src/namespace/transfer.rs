@@ -12,8 +12,8 @@ use nvme_spec::{Cdw0, Command, NvmOpcode};
 use super::long_way::LongWay;
 use super::{Inner, Namespace, Protection};
 use crate::error::RequestError;
-use crate::memory::{DmaBuffer, GuestMemory, PagedRange, Payload, Pointers};
-use crate::queue::{Notes, QueuePair, TimeLimit, Token, settled};
+use crate::memory::{DmaBuffer, GuestMemory, Life, MemoryError, PagedRange, Payload, Pointers};
+use crate::queue::{List, Notes, QueuePair, TimeLimit, Token, settled};
 
 type WaitForQueue<'a> = Pin<Box<dyn Future<Output = Result<&'a QueuePair, RequestError>> + Send + 'a>>;
 
@@ -69,19 +69,19 @@ enum Start {
 }
 
 /// What was asked for.
-pub(super) struct Request<'a> {
-    pub(super) inner: &'a Inner,
-    pub(super) payload: Payload<'a>,
+pub(crate) struct Request<'a> {
+    pub(crate) inner: &'a Inner,
+    pub(crate) payload: Payload<'a>,
     pub(super) kind: Kind,
     pub(super) cpu: u32,
     pub(super) block_count: u32,
     lba: u64,
-    pub(super) tag: u64,
+    pub(crate) tag: u64,
 }
 
 /// What a transfer is.
 #[derive(Clone, Copy)]
-pub(super) struct Kind {
+pub(crate) struct Kind {
     opcode: NvmOpcode,
     /// What its CDW12 says besides the number of blocks.
     cdw12: ReadWriteCdw12,
@@ -204,9 +204,9 @@ impl Namespace {
 }
 
 impl Kind {
-    const READ: Self = Self { opcode: NvmOpcode::READ, access: Access::Write, ..Self::WRITE };
-    const COMPARE: Self = Self { opcode: NvmOpcode::COMPARE, is_special: true, ..Self::WRITE };
-    const WRITE: Self = Self {
+    pub(crate) const READ: Self = Self { opcode: NvmOpcode::READ, access: Access::Write, ..Self::WRITE };
+    pub(crate) const COMPARE: Self = Self { opcode: NvmOpcode::COMPARE, is_special: true, ..Self::WRITE };
+    pub(crate) const WRITE: Self = Self {
         opcode: NvmOpcode::WRITE,
         cdw12: ReadWriteCdw12::new(),
         is_special: false,
@@ -214,12 +214,57 @@ impl Kind {
         divisible: true,
     };
 
-    fn with_fua(self, fua: bool) -> Self {
+    pub(crate) fn with_fua(self, fua: bool) -> Self {
         Self { cdw12: self.cdw12.with_fua(fua), ..self }
     }
 }
 
-impl Request<'_> {
+impl<'a> Request<'a> {
+    /// Of a queue that is no CPU's.
+    #[inline(always)]
+    pub(crate) fn new(
+        namespace: &'a Namespace,
+        payload: Payload<'a>,
+        kind: Kind,
+        lba: u64,
+        block_count: u32,
+        tag: u64,
+    ) -> Self {
+        Self { inner: namespace.inner(), payload, kind, cpu: 0, block_count, lba, tag }
+    }
+
+    /// Where the device finds its data, if it may go out as it is, straight from one page; and how long it does.
+    #[inline(always)]
+    pub(crate) fn in_one_page(&self) -> Option<(u64, &Life)> {
+        if !self.has_blocks() || self.kind.is_special {
+            return None;
+        }
+        let (inner, bytes) = (self.inner, self.bytes(self.block_count));
+        self.payload.in_one_page(inner.direct_driver, &inner.core.layout, self.kind.access, bytes)
+    }
+
+    /// Its command where [`in_one_page`](Self::in_one_page) says where its data is. Under the queue's lock: after a reset
+    /// nothing goes to another disk in the old one's place, and unregistering the memory waits for the command.
+    #[inline(always)]
+    pub(crate) fn for_one_page(&self, iova: u64, memory: &Life) -> Result<Command, RequestError> {
+        if self.inner.is_removed() {
+            return Err(self.inner.removed());
+        }
+        if memory.has_ended() {
+            return Err(MemoryError::Unregistered.into());
+        }
+        Ok(self.command(0, self.block_count, Pointers::one_page(iova)))
+    }
+
+    /// Its command, straight from the payload. Under the queue's lock, as [`for_one_page`](Self::for_one_page).
+    pub(crate) fn straight(&self, list: List<'_>) -> Result<Command, RequestError> {
+        let (inner, bytes) = (self.inner, self.bytes(self.block_count));
+        inner.check_present()?;
+        let (driver, access) = (inner.direct_driver, self.kind.access);
+        let pointers = self.payload.pointers(driver, &inner.core.layout, list, None, access, (0, bytes))?;
+        Ok(self.command(0, self.block_count, pointers.ok_or(RequestError::NotDirect)?))
+    }
+
     /// Whether there are such blocks, and not too many. If not, [`check`](Self::check) says why.
     #[inline(always)]
     fn has_blocks(&self) -> bool {
@@ -230,7 +275,7 @@ impl Request<'_> {
     }
 
     /// Checks what the caller asked for; `Ok(false)` if there is nothing to do.
-    fn check(&self) -> Result<bool, RequestError> {
+    pub(crate) fn check(&self) -> Result<bool, RequestError> {
         let inner = self.inner;
         inner.check_present()?;
         if self.kind.opcode == NvmOpcode::COMPARE && !inner.core.identify.oncs.compare() {

@@ -7,9 +7,8 @@ use arrayvec::ArrayVec;
 use nvme_spec::Completion;
 
 use super::pair::{Held, Inner, QueuePair};
-use super::slots::{SLOT_WORDS, Slot, State, Token};
+use super::slots::{Slot, State, Token};
 use crate::error::{DeviceMisbehaved, Lost};
-use crate::sync::AtomicU64;
 
 /// Completions that are taken from the ring at a time.
 const AT_A_TIME: usize = 64;
@@ -164,32 +163,62 @@ impl QueuePair {
     /// Takes completions from the ring, as many as `woken` has room for.
     #[inline(always)]
     fn drain_locked(&self, inner: &mut Inner, woken: &mut Woken) -> usize {
+        let room = woken.remaining_capacity();
+        let found = self.take_completions(inner, room, |inner, index, slot, cid, words| {
+            slot.finish(cid, words);
+            if let Some(waker) = inner.wakers.get_mut(usize::from(index)).and_then(Option::take) {
+                woken.push(waker);
+            }
+        });
+        if self.exclusive && found != 0 {
+            inner.rare.ended = true;
+        }
+        found
+    }
+
+    /// Takes at most `max` completions from the ring, and does with each whose command somebody waits for as told: there
+    /// are its slot and that one's number, its identifier and the completion's words. How many it were.
+    #[inline(always)]
+    pub(super) fn take_completions(
+        &self,
+        inner: &mut Inner,
+        max: usize,
+        mut end: impl FnMut(&mut Inner, u16, Slot<'_>, u16, [u64; 2]),
+    ) -> usize {
         inner.counters.polls += 1;
         if !inner.rare.is_quiet() && inner.rare.halted {
             return 0;
         }
         // Copies, which no store to shared memory makes the compiler read again.
         let (mut cq, ring, slots) = (inner.cq, self.completion.all(), self.slots.all());
+        let mut found = 0;
         loop {
-            let (before, entries) = (woken.len(), cq.ahead(ring, woken.remaining_capacity()));
+            let entries = cq.ahead(ring, max - found);
+            let mut taken = 0;
             for entry in entries {
                 let Some(words) = cq.posted(entry) else { break };
-                match self.complete(inner, slots, words) {
-                    Ok(waker) => woken.push(waker),
-                    Err(fault) => {
-                        self.halt(inner, fault);
-                        break;
-                    }
+                let Completion { cid, sqid, sqhd, .. } = Completion::from_words(words);
+                let index = self.slots.of_cid(cid);
+                // Nothing in it is believed.
+                if inner.sq.is_named_by(words)
+                    && let Some(slot) = slots.get(usize::from(index)).map(Slot::new)
+                    && slot.is(State::InFlight, cid)
+                {
+                    inner.sq.set_head(sqhd);
+                    end(inner, index, slot, cid, words);
+                } else if let Err(fault) = self.complete_orphan(inner, sqid, sqhd, cid) {
+                    self.halt(inner, fault);
+                    break;
                 }
+                taken += 1;
             }
-            let taken = woken.len() - before;
             cq.pop(taken);
-            if taken < entries.len() || woken.is_full() {
+            found += taken;
+            if taken < entries.len() || found == max {
                 break;
             }
         }
         inner.cq = cq;
-        let found = woken.len();
         if found != 0 {
             inner.counters.polls_found += 1;
             inner.counters.completed += found as u64;
@@ -200,27 +229,6 @@ impl QueuePair {
             }
         }
         found
-    }
-
-    /// Checks a completion and stores it with its slot. Nothing in it is believed. Whom to wake.
-    #[inline(always)]
-    fn complete(
-        &self,
-        inner: &mut Inner,
-        slots: &[[AtomicU64; SLOT_WORDS]],
-        words: [u64; 2],
-    ) -> Result<Waker, Box<DeviceMisbehaved>> {
-        let Completion { cid, sqid, sqhd, .. } = Completion::from_words(words);
-        let index = self.slots.of_cid(cid);
-        if inner.sq.is_named_by(words)
-            && let Some(slot) = slots.get(usize::from(index)).map(Slot::new)
-            && slot.is(State::InFlight, cid)
-        {
-            inner.sq.set_head(sqhd);
-            slot.finish(cid, words);
-            return Ok(inner.wakers.get_mut(usize::from(index)).and_then(Option::take).unwrap_or_else(nobody));
-        }
-        self.complete_orphan(inner, sqid, sqhd, cid).map(|()| nobody())
     }
 
     /// A completion that nobody waits for, or that is wrong.
@@ -254,9 +262,4 @@ impl QueuePair {
         self.serve(inner);
         Ok(())
     }
-}
-
-/// Whom to wake where nobody waits.
-fn nobody() -> Waker {
-    Waker::noop().clone()
 }

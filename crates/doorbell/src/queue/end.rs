@@ -61,6 +61,7 @@ impl QueuePair {
                 }
             }
             rest.held.extend(inner.held.drain(..).map(|(_, held)| held));
+            inner.rare.ended = self.exclusive;
             inner.rare.rest = Some(Box::new(rest));
         });
         self.pool.close();

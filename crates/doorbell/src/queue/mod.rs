@@ -4,6 +4,7 @@ mod batch;
 mod completions;
 mod end;
 mod exchange;
+mod exclusive;
 mod history;
 mod inspect;
 mod lists;
@@ -21,6 +22,7 @@ mod words;
 
 pub(crate) use batch::Hold;
 pub(crate) use exchange::{Exchange, Refused, settled};
+pub(crate) use exclusive::Found;
 pub(crate) use history::{Moments, replayable};
 pub use inspect::{CommandState, Counters, QueueState};
 pub(crate) use lists::{List, Lists};

@@ -33,6 +33,10 @@ pub(crate) struct Parts {
     pub(crate) pool: Pool,
     pub(crate) sq_doorbell: Doorbell,
     pub(crate) cq_doorbell: Doorbell,
+    /// Look for completions right after submitting.
+    pub(crate) eager: bool,
+    /// Whether it has an owner.
+    pub(crate) exclusive: bool,
 }
 
 /// A slot that is taken for a command, and the lock.
@@ -51,7 +55,8 @@ impl Begun<'_> {
     #[inline(always)]
     pub(crate) fn submit(self, notes: Notes, command: Command) -> Started {
         let Self { queue, mut inner, slot, waker, task } = self;
-        let token = queue.push(&mut inner, slot, command, notes, waker);
+        let token = queue.push(&mut inner, slot, command, notes);
+        inner.set_waker(slot, waker);
         Started { token, looked: queue.ring_and_unlock(inner, task) }
     }
 
@@ -143,6 +148,8 @@ pub(crate) struct QueuePair {
     pub(super) id: u16,
     /// Look for completions right after submitting.
     pub(super) eager: bool,
+    /// Whether it has an owner (`exclusive.rs`).
+    pub(super) exclusive: bool,
     pub(super) submission: Commands,
     pub(super) completion: Completions,
     pub(super) slots: Slots,
@@ -190,8 +197,19 @@ pub(super) struct Inner {
     pub(super) without_doorbell: u64,
 }
 
+impl Inner {
+    /// Whom to wake when the command in a slot has ended.
+    #[inline(always)]
+    fn set_waker(&mut self, slot: u16, waker: Waker) {
+        let old_waker = self.wakers[usize::from(slot)].replace(waker);
+        // There is none, as a free slot has no waker; and none may be dropped under the lock.
+        debug_assert!(old_waker.is_none());
+        std::mem::forget(old_waker);
+    }
+}
+
 impl QueuePair {
-    pub(crate) fn new(parts: Parts, eager: bool, on_fault: Box<dyn Fn(&DeviceMisbehaved) + Send + Sync>) -> Self {
+    pub(crate) fn new(parts: Parts, on_fault: Box<dyn Fn(&DeviceMisbehaved) + Send + Sync>) -> Self {
         let depth = parts.depth;
         let (free, taken) = FreeSlots::new(depth);
         // One entry more than slots: a full ring is then impossible, and never looks like an empty one.
@@ -210,7 +228,8 @@ impl QueuePair {
         rings::clear(&parts.submission, &parts.completion);
         Self {
             id: parts.id,
-            eager,
+            eager: parts.eager,
+            exclusive: parts.exclusive,
             submission: parts.submission,
             completion: parts.completion,
             slots: Slots::new(parts.slots, depth),
@@ -226,6 +245,11 @@ impl QueuePair {
             fault: Mutex::new(None),
             on_fault,
         }
+    }
+
+    /// Whether it has an owner, and no CPU.
+    pub(crate) fn is_exclusive(&self) -> bool {
+        self.exclusive
     }
 
     pub(crate) fn id(&self) -> u16 {
@@ -281,7 +305,8 @@ impl QueuePair {
                 return Err(StartError::Build(error));
             }
         };
-        let token = self.push(&mut inner, slot, command, notes, own_waker);
+        let token = self.push(&mut inner, slot, command, notes);
+        inner.set_waker(slot, own_waker);
         let looked = self.ring_and_unlock(inner, waker);
         Ok(Started { token, looked })
     }
@@ -311,7 +336,7 @@ impl QueuePair {
 
     /// A slot, if one is free and nobody waits for it.
     #[inline(always)]
-    fn free_slot(&self, inner: &mut Inner) -> Option<u16> {
+    pub(super) fn free_slot(&self, inner: &mut Inner) -> Option<u16> {
         if inner.rare.is_quiet() || Self::is_open(inner) { self.free.take(&mut inner.taken) } else { None }
     }
 
@@ -346,16 +371,18 @@ impl QueuePair {
             }
         };
         let ([one, two], [waker_one, waker_two]) = (commands, own_wakers);
-        let first = self.push(&mut inner, slots[0], one, notes[0], waker_one);
+        let first = self.push(&mut inner, slots[0], one, notes[0]);
+        inner.set_waker(slots[0], waker_one);
         inner.without_doorbell += 1;
-        let second = self.push(&mut inner, slots[1], two, notes[1], waker_two);
+        let second = self.push(&mut inner, slots[1], two, notes[1]);
+        inner.set_waker(slots[1], waker_two);
         self.ring_and_unlock(inner, waker);
         Ok([first, second])
     }
 
     /// Records a command with its slot and writes it to the ring.
     #[inline(always)]
-    fn push(&self, inner: &mut Inner, slot: u16, mut command: Command, notes: Notes, waker: Waker) -> Token {
+    pub(super) fn push(&self, inner: &mut Inner, slot: u16, mut command: Command, notes: Notes) -> Token {
         let shared = self.slots.at(slot);
         let token = self.slots.renew(shared, slot);
         command.cdw0.set_cid(token.cid);
@@ -369,10 +396,6 @@ impl QueuePair {
         if notes.limit != TimeLimit::Usual {
             inner.limits.set(slot, self.depth(), inner.counters.submitted, notes.limit);
         }
-        let old_waker = inner.wakers[usize::from(slot)].replace(waker);
-        // There is none, as a free slot has no waker; and none may be dropped under the lock.
-        debug_assert!(old_waker.is_none());
-        std::mem::forget(old_waker);
         token
     }
 
@@ -409,7 +432,7 @@ impl QueuePair {
 
     /// Slots that were taken go unused.
     #[cold]
-    fn put_back(&self, mut inner: Guard<'_, Inner>, slots: &[u16]) {
+    pub(super) fn put_back(&self, mut inner: Guard<'_, Inner>, slots: &[u16]) {
         slots.iter().for_each(|slot| inner.taken.put_back(*slot));
         self.serve(&mut inner);
         self.unlock(inner);

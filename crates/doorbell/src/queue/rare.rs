@@ -20,6 +20,8 @@ pub(super) struct Things {
     pub(super) gate: Gate,
     /// Completions are no longer looked at.
     pub(super) halted: bool,
+    /// Of a queue with an owner: commands ended, and it was not the owner who found out.
+    pub(super) ended: bool,
     /// Who waits for slots.
     pub(super) waiting: Waiting<ArrayVec<u16, 2>>,
     /// How many wait in [`QueuePair::retire`](super::pair::QueuePair::retire).
@@ -34,6 +36,7 @@ impl Rare {
         let things = Things {
             gate: Gate::Open,
             halted: false,
+            ended: false,
             waiting: Waiting::new(),
             retiring: 0,
             rest: None,
@@ -50,9 +53,10 @@ impl Rare {
     }
 
     pub(super) fn settle(&mut self) {
-        let Things { gate, halted, waiting, retiring, rest, unrung } = &self.things;
+        let Things { gate, halted, ended, waiting, retiring, rest, unrung } = &self.things;
         let waited_for = waiting.is_hungry() || *retiring != 0;
-        self.quiet = *gate == Gate::Open && !halted && !waited_for && rest.is_none() && unrung.is_nothing();
+        let open = *gate == Gate::Open && !halted;
+        self.quiet = open && !ended && !waited_for && rest.is_none() && unrung.is_nothing();
     }
 
     /// What else is to be done once the lock is released.

@@ -76,6 +76,7 @@ impl QueuePair {
                 }
             }
             rest.held.extend(inner.held.drain(..).map(|(_, held)| held));
+            inner.rare.ended = self.exclusive;
             inner.rare.rest = Some(rest);
         });
     }
@@ -112,6 +113,7 @@ impl QueuePair {
         if inner.rare.gate == Gate::Paused {
             inner.rare.gate = Gate::Open;
         }
+        inner.rare.ended = self.exclusive;
         // Also those who were granted a slot before the pause.
         inner.rare.rest().wakers.append(&mut wakers);
         self.serve(&mut inner);

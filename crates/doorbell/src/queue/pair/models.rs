@@ -50,8 +50,10 @@ fn queue_with(depth: u16, sq_doorbell: Doorbell) -> Arc<QueuePair> {
         pool: Pool::new(memory, 4096),
         sq_doorbell,
         cq_doorbell: Doorbell::from_fn(|_| {}),
+        eager: false,
+        exclusive: false,
     };
-    Arc::new(QueuePair::new(parts, false, Box::new(|fault| panic!("{fault}"))))
+    Arc::new(QueuePair::new(parts, Box::new(|fault| panic!("{fault}"))))
 }
 
 /// The device: completes the command in entry `index` of the submission ring, on the first pass.
