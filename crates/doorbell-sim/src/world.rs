@@ -5,7 +5,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use doorbell::{DriverOptions, Runtime};
-use doorbell_device::inprocess::{Activity, InProcess, Run};
+use doorbell_device::inprocess::{Activity, InProcess, Run, SoftController};
 use doorbell_device::{Device, DeviceError};
 use doorbell_emulator::{Controller, ControllerConfig, Subsystem, emulated};
 
@@ -14,10 +14,21 @@ use crate::SimRuntime;
 /// How much virtual time may pass in one [`World::run`] before it is taken for a hang.
 const PATIENCE: Duration = Duration::from_secs(24 * 3600);
 
+/// What a world runs: a device of whatever controller.
+trait Stepped: Send + Sync {
+    fn step(&self, now: Duration) -> Activity;
+}
+
+impl<C: SoftController> Stepped for InProcess<C> {
+    fn step(&self, now: Duration) -> Activity {
+        InProcess::step(self, now)
+    }
+}
+
 /// A thread's worth of driver, devices and time.
 pub struct World {
     runtime: Arc<SimRuntime>,
-    devices: Mutex<Vec<Arc<InProcess<Controller>>>>,
+    devices: Mutex<Vec<Arc<dyn Stepped>>>,
     /// A device did something since those who wait for interrupts were last woken.
     worked: AtomicBool,
 }
@@ -45,8 +56,13 @@ impl World {
         config: ControllerConfig,
     ) -> Result<Arc<InProcess<Controller>>, DeviceError> {
         let device = emulated(subsystem, config, Run::Stepped)?;
-        self.devices.lock().unwrap_or_else(PoisonError::into_inner).push(device.clone());
+        self.add(&device);
         Ok(device)
+    }
+
+    /// Runs any other software controller along with everything else; it was made with [`Run::Stepped`].
+    pub fn add<C: SoftController>(&self, device: &Arc<InProcess<C>>) {
+        self.devices.lock().unwrap_or_else(PoisonError::into_inner).push(device.clone());
     }
 
     /// The options to drive a device with, in this world's time: two CPUs, depth 32.
