@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use doorbell::{ControllerState, DeviceFailed, DeviceMisbehaved, Namespace, NvmeDriver, Recovery, RequestError};
-use doorbell_device::wrap::{Fault as Harm, FaultInjector, Rogue};
+use doorbell_device::wrap::{DmaLedger, Fault as Harm, FaultInjector, Rogue};
 use doorbell_emulator::{CommandMatch, ControllerConfig, Fault, FaultPlan, FaultRule, When};
 use futures_lite::future::poll_once;
 use nvme_spec::identify::cns::Cns;
@@ -282,6 +282,20 @@ fn distrust_a_fatal_status_at_bring_up() {
     assert!(matches!(error, doorbell::DriverError::Fatal { .. }), "{error:?}");
     // Disabling cures it.
     bench.run(bench.world.options(device).open()).expect("the second time");
+}
+
+#[test]
+fn q2_a_bring_up_that_fails_keeps_no_memory_even_of_a_device_that_goes_on() {
+    let bench = Bench::new();
+    let faults = FaultPlan::on(identify(Cns::CONTROLLER), Fault::fail(Status::INTERNAL_ERROR));
+    let device = bench.device(ControllerConfig { faults, ..ControllerConfig::default() });
+    // The write that enables it arrives, the one that disables it does not.
+    let lost = Harm::WriteLost { register: Some(offset::CC) }.after(1);
+    let ledger = DmaLedger::new(FaultInjector::new(device, [lost, Harm::ResetFails.into()]));
+    bench.run(bench.world.options(ledger.clone()).open()).expect_err("no Identify");
+    bench.run(bench.world.sleep(Duration::from_secs(60)));
+    assert_eq!(ledger.live_ranges(), []);
+    assert_nothing_left(&bench);
 }
 
 #[test]

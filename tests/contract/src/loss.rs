@@ -4,7 +4,9 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use doorbell::{ControllerState, DeviceFailed, DriverError, Namespace, NvmeDriver, RequestError, Runtime as _};
+use doorbell::{
+    ControllerState, DeviceFailed, DriverError, Namespace, NvmeDriver, Recovery, RequestError, Runtime as _,
+};
 use doorbell_device::Device as _;
 use doorbell_device::wrap::{Fault as Harm, FaultInjector};
 use doorbell_emulator::{CommandMatch, ControllerConfig, Fault, FaultPlan};
@@ -133,21 +135,52 @@ fn l2_a_device_that_cannot_be_stopped_keeps_its_memory_until_it_is_let_go() {
     assert_eq!(device.dma_space().fault_count(), 0);
 }
 
-#[test]
-fn l3_a_controller_that_somebody_else_disabled_is_given_up() {
-    let bench = Bench::new();
-    let (device, _injector, driver, namespace) = up(&bench, Fault::Drop);
+/// A read is in flight when somebody else disables the controller; what becomes of the read.
+fn disabled_behind_its_back(bench: &Bench, device: &Device, namespace: &Namespace) -> Result<(), RequestError> {
     let before = bench.world.now();
     let result = bench.run(async {
         let mut bytes = [0; 512];
         let mut read = pin!(namespace.read_slice(0, 0, &mut bytes));
         assert!(poll_once(read.as_mut()).await.is_none());
+        device.with_controller(|controller| controller.set_faults(FaultPlan::default()));
         device.write32(offset::CC, Cc::new().into()).expect("disabled behind the driver's back");
         read.await
     });
+    assert!(bench.world.now() - before < Duration::from_secs(5), "noticed long before a command's time is up");
+    result
+}
+
+#[test]
+fn l3_a_controller_that_somebody_else_disabled_is_reset_and_goes_on() {
+    let bench = Bench::new();
+    let (device, _injector, driver, namespace) = up(&bench, Fault::Drop);
+    disabled_behind_its_back(&bench, &device, &namespace).expect("read after a reset");
+    assert_eq!(driver.state(), ControllerState::Running);
+    bench.run(namespace.flush(0)).expect("flushed");
+}
+
+#[test]
+fn l3_a_controller_that_somebody_else_disabled_is_given_up_where_nothing_is_to_be_reset() {
+    let bench = Bench::new();
+    let faults = FaultPlan::on(CommandMatch::io(NvmOpcode::READ.0), Fault::Drop);
+    let device = bench.device(ControllerConfig { faults, ..ControllerConfig::default() });
+    let driver = bench.run(bench.world.options(device.clone()).recovery(Recovery::none()).open()).expect("it comes up");
+    let namespace = bench.run(driver.namespace(1)).expect("namespace 1");
+    bench.run(namespace.flush(0)).expect("a queue");
+    let result = disabled_behind_its_back(&bench, &device, &namespace);
     assert!(matches!(result, Err(RequestError::Failed(DeviceFailed::NotReady { csts: 0 }))), "{result:?}");
-    assert!(bench.world.now() - before < Duration::from_secs(5));
     assert_eq!(driver.state(), ControllerState::Failed);
+}
+
+#[test]
+fn l3_a_controller_that_reads_as_disabled_is_disabled_all_the_same() {
+    let bench = Bench::new();
+    let (device, injector, driver, _namespace) = up(&bench, Fault::Drop);
+    for register in [offset::CC, offset::CSTS] {
+        injector.add(Harm::read_as(register, 0));
+    }
+    bench.run(driver.shutdown());
+    assert!(!Cc::from(device.read32(offset::CC).expect("a register")).en(), "it runs, and its memory was given back");
 }
 
 #[test]
@@ -161,7 +194,9 @@ fn l3_registers_of_zeroes_do_not_pass_for_a_device_that_is_stopped() {
         for register in [offset::CC, offset::CSTS] {
             injector.add(Harm::read_as(register, 0));
         }
-        assert!(matches!(read.await, Err(RequestError::Failed(DeviceFailed::NotReady { .. }))));
+        injector.add(Harm::WriteLost { register: Some(offset::CC) });
+        // It does not come back either: registers of zeroes never become ready.
+        assert!(matches!(read.await, Err(RequestError::Failed(DeviceFailed::NotRecovered(_)))));
         // Reset, not only looked at.
         assert_eq!(device.with_controller(|controller| controller.io_queues()), (0, 0));
     });

@@ -488,5 +488,6 @@ fn f6_another_controller_in_its_place_is_not_used() {
     up.faults(FaultPlan::on(identify, Fault::CorruptData(other)));
     let error = up.bench.run(up.driver.reset_controller()).expect_err("it is not the same");
     assert!(matches!(error, RequestError::Failed(DeviceFailed::NotRecovered(_))), "{error:?}");
+    assert_eq!(error.to_string().matches("brought back").count(), 1, "{error}");
     assert_eq!(up.driver.state(), ControllerState::Failed);
 }

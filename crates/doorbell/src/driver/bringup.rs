@@ -126,20 +126,20 @@ pub(crate) async fn bring_up(options: DriverOptions) -> Result<Arc<Core>, Driver
             Ok(core)
         }
         Err(error) => {
-            let mut stopped = registers.disable().await.is_ok() || options.device.reset().is_ok();
-            if options.device.check_present().is_err() {
+            if registers.disable().await.is_err()
+                && let Err(error) = options.device.reset()
+            {
+                // What is not mapped any more it cannot touch.
+                tracing::error!(%error, "the controller could not be stopped, its memory is unmapped");
+            }
+            if options.device.check_present().is_err()
+                && let Err(error) = options.device.release()
+            {
                 // Somebody waits for it.
-                match options.device.release() {
-                    Ok(()) => stopped = true,
-                    Err(error) => tracing::error!(%error, "the device could not be let go"),
-                }
+                tracing::error!(%error, "the device could not be let go");
             }
             stop.stop();
             admin.queue.give_up(crate::error::Lost::Shutdown);
-            if !stopped {
-                tracing::error!("the controller could not be stopped, its admin queue is leaked");
-                std::mem::forget((admin.queue, shadows));
-            }
             Err(error)
         }
     }

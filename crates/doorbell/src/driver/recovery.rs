@@ -41,7 +41,10 @@ impl Core {
             }
             Lost::Failed(failed) => matches!(
                 failed,
-                DeviceFailed::Fatal | DeviceFailed::AdminTimeout { .. } | DeviceFailed::IoTimeout { .. }
+                DeviceFailed::Fatal
+                    | DeviceFailed::NotReady { .. }
+                    | DeviceFailed::AdminTimeout { .. }
+                    | DeviceFailed::IoTimeout { .. }
             ),
             Lost::Shutdown | Lost::Interrupted => false,
         };
@@ -84,7 +87,15 @@ impl Core {
         self.after_stop();
         // What is wrong with the new life ends this one, whoever notices.
         let failed = async { Err(self.failure.wait().await) };
-        let back = async { self.bring_back().await.map_err(|error| not_recovered(error.to_string())) };
+        let back = async {
+            self.bring_back().await.map_err(|error| match error {
+                // Why it was given up is told once.
+                RequestError::Failed(DeviceFailed::NotRecovered(reason)) => not_recovered(reason),
+                RequestError::Failed(failed) => not_recovered(failed.to_string()),
+                RequestError::Misbehaved(misbehaved) => not_recovered(misbehaved.to_string()),
+                error => not_recovered(error.to_string()),
+            })
+        };
         futures_lite::future::or(failed, back).await?;
         for queue in self.issuers.queues() {
             queue.resume(|nsid| self.namespaces.is_there(nsid));

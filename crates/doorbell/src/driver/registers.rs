@@ -1,6 +1,7 @@
 //! The controller's registers, and the waits on them (NVMe Base 2.0, Controller Initialization; Shutdown).
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use doorbell_device::{Device, DeviceError};
@@ -20,6 +21,8 @@ pub(crate) struct Registers {
     pub(crate) cap: Cap,
     pub(crate) version: Version,
     ready_wait: Duration,
+    /// CC.EN was written as 1 some time: only another write makes sure that it is 0, whatever it reads as.
+    enabled: AtomicBool,
 }
 
 impl Registers {
@@ -40,7 +43,14 @@ impl Registers {
             let units = crto.crwmt().max(crto.crimt());
             ready_wait = ready_wait.max(Duration::from_millis(500) * u32::from(units));
         }
-        Ok(Self { device, runtime, cap, version, ready_wait: ready_wait.max(SHORTEST_WAIT) })
+        Ok(Self {
+            device,
+            runtime,
+            cap,
+            version,
+            ready_wait: ready_wait.max(SHORTEST_WAIT),
+            enabled: AtomicBool::new(false),
+        })
     }
 
     pub(crate) fn csts(&self) -> Result<Csts, DeviceError> {
@@ -100,6 +110,8 @@ impl Registers {
                 // Clearing EN before RDY came is undefined; a controller stuck there is disabled all the same.
                 let _ = self.wait("become ready", self.ready_wait, true, |csts| csts.rdy()).await;
             }
+        }
+        if cc.en() || self.enabled.load(Ordering::Relaxed) {
             self.set_cc(cc.with_en(false).with_shn(Cc::SHN_NONE))?;
         }
         self.wait("stop", self.ready_wait, false, |csts| !csts.rdy()).await
@@ -116,6 +128,7 @@ impl Registers {
         // A page of 4 KiB is 0 in CC.MPS.
         let mps = page_size.trailing_zeros().saturating_sub(12) as u8;
         let cc = Cc::new().with_css(css).with_mps(mps).with_iosqes(6).with_iocqes(4).with_en(true);
+        self.enabled.store(true, Ordering::Relaxed);
         self.set_cc(cc)?;
         self.wait("become ready", self.ready_wait, true, |csts| csts.rdy()).await
     }
