@@ -354,6 +354,9 @@ pub enum DeviceFailed {
     /// Nothing is wrong with it: the caller wants it reset.
     #[error("its reset was asked for")]
     ResetAsked,
+    /// Nothing is wrong with it: the caller wants its NVM subsystem reset.
+    #[error("the reset of its NVM subsystem was asked for")]
+    SubsystemResetAsked,
     /// It could not be reached.
     #[error("{0}")]
     Unreachable(String),

@@ -491,3 +491,57 @@ fn f6_another_controller_in_its_place_is_not_used() {
     assert_eq!(error.to_string().matches("brought back").count(), 1, "{error}");
     assert_eq!(up.driver.state(), ControllerState::Failed);
 }
+
+#[test]
+fn f10_the_subsystem_is_reset_when_the_caller_asks_and_all_its_controllers_come_back() {
+    let up = up(Bench::new());
+    let data = pattern(1, 4096);
+    up.write(0, &data);
+    // Another host has a controller of the same subsystem, and a read on it.
+    let other = up.bench.device(ControllerConfig::default());
+    let neighbour = up.bench.run(up.bench.world.options(other.clone()).open()).expect("it comes up");
+    let theirs = up.bench.run(neighbour.namespace(1)).expect("namespace 1");
+    up.bench.run(theirs.flush(0)).expect("a queue");
+    let lost = FaultPlan::on(CommandMatch::io(NvmOpcode::READ.0).times(1), Fault::Drop);
+    other.with_controller(|controller| controller.set_faults(lost));
+    let mut bytes = vec![0; 4096];
+    up.bench.run(async {
+        let mut read = pin!(theirs.read_slice(0, 0, &mut bytes));
+        assert!(poll_once(&mut read).await.is_none());
+        up.bench.world.settle();
+        up.driver.reset_subsystem().await.expect("reset");
+        read.await.expect("read after a reset that was not theirs");
+    });
+    assert_eq!(bytes, data);
+    assert_eq!(up.read(0, 4096), data);
+    assert_eq!((up.resets(), neighbour.inspect().controller.resets), (1, 1));
+    for driver in [&up.driver, &neighbour] {
+        assert_eq!(driver.state(), ControllerState::Running);
+    }
+}
+
+#[test]
+fn f10_a_subsystem_that_cannot_be_reset_is_left_alone() {
+    let bench = Bench::new();
+    let driver = bench.driver(ControllerConfig { nssrs: false, ..ControllerConfig::default() });
+    let result = bench.run(driver.reset_subsystem());
+    assert!(matches!(result, Err(RequestError::Unsupported(_))), "{result:?}");
+    assert_eq!((driver.state(), driver.inspect().controller.resets), (ControllerState::Running, 0));
+}
+
+#[test]
+fn f10_no_failure_resets_the_subsystem() {
+    let bench = own();
+    let device = bench.device(ControllerConfig::default());
+    let tracer = Tracer::new(device.clone(), 10_000);
+    let driver = bench.run(bench.world.options(tracer.clone()).open()).expect("it comes up");
+    let namespace = bench.run(driver.namespace(1)).expect("namespace 1");
+    for fault in [Fault::Fatal, Fault::Stuck] {
+        let once = FaultPlan::on(CommandMatch::io(NvmOpcode::READ.0).times(1), fault);
+        device.with_controller(|controller| controller.set_faults(once));
+        bench.run(namespace.read_slice(0, 0, &mut [0; 512])).expect("read");
+    }
+    bench.run(driver.reset_controller()).expect("reset");
+    assert_eq!(driver.inspect().controller.resets, 3);
+    assert!(!tracer.to_string().contains("NSSR"), "others are struck by it");
+}

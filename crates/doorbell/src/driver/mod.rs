@@ -323,6 +323,18 @@ impl NvmeDriver {
         self.core.reset_controller().await
     }
 
+    /// Resets the NVM subsystem (NSSR), where the controller can (CAP.NSSRS), and brings the controller back as
+    /// [`reset_controller`](Self::reset_controller) does.
+    ///
+    /// It strikes all controllers of the subsystem, those of other hosts too, who have to bring theirs back. Doorbell never does
+    /// it by itself.
+    ///
+    /// # Errors
+    /// If the controller cannot, and then nothing happened; or if it does not come back: then it is given up.
+    pub async fn reset_subsystem(&self) -> Result<(), RequestError> {
+        self.core.reset_subsystem().await
+    }
+
     /// Looks at all namespaces again, as after an event.
     pub async fn rescan(&self) {
         self.core.rescan_all().await;

@@ -31,7 +31,7 @@ impl Core {
     /// Whether a failure is one after which the controller may be used again, and there is a try left. Of one that broke
     /// the protocol nothing is believed until it was stopped; one that is gone has no second life, unless it says so.
     pub(crate) fn is_recoverable(&self, lost: &Lost, resets: &mut Resets) -> bool {
-        if matches!(lost, Lost::Failed(DeviceFailed::ResetAsked)) {
+        if matches!(lost, Lost::Failed(DeviceFailed::ResetAsked | DeviceFailed::SubsystemResetAsked)) {
             return true;
         }
         let passing = match lost {
@@ -59,9 +59,21 @@ impl Core {
 
     /// A reset that nothing but the caller's wish calls for.
     pub(crate) async fn reset_controller(&self) -> Result<(), RequestError> {
+        self.reset_as(DeviceFailed::ResetAsked).await
+    }
+
+    /// The same, by a reset of all that the NVM subsystem is.
+    pub(crate) async fn reset_subsystem(&self) -> Result<(), RequestError> {
+        if !self.registers.cap.nssrs() {
+            return Err(RequestError::Unsupported("NVM Subsystem Reset"));
+        }
+        self.reset_as(DeviceFailed::SubsystemResetAsked).await
+    }
+
+    async fn reset_as(&self, asked: DeviceFailed) -> Result<(), RequestError> {
         self.check_running()?;
         let before = self.resets.load(Ordering::SeqCst);
-        self.failure.failed(DeviceFailed::ResetAsked);
+        self.failure.failed(asked);
         loop {
             let listener = self.stopped.listen();
             self.check_running()?;

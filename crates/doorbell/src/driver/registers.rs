@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use doorbell_device::{Device, DeviceError};
-use nvme_spec::registers::{Aqa, Cap, Cc, Crto, Csts, Version, offset};
+use nvme_spec::registers::{Aqa, Cap, Cc, Crto, Csts, NSSR_MAGIC, Version, offset};
 
 use crate::error::DriverError;
 use crate::runtime::{Runtime, sleep};
@@ -115,6 +115,12 @@ impl Registers {
             self.set_cc(cc.with_en(false).with_shn(Cc::SHN_NONE))?;
         }
         self.wait("stop", self.ready_wait, false, |csts| !csts.rdy()).await
+    }
+
+    /// Resets the NVM subsystem, and with it all of its controllers. That this one has stopped is for
+    /// [`disable`](Self::disable) to see.
+    pub(crate) fn reset_subsystem(&self) -> Result<(), DeviceError> {
+        self.device.write32(offset::NSSR, NSSR_MAGIC)
     }
 
     /// Where the admin queue is, then CC.EN = 1, and CSTS.RDY read as 1.

@@ -169,6 +169,11 @@ impl Core {
             // It says that it is disabled already. Registers that read as zeroes say so too, so it is not believed.
             tracing::warn!("resetting the function");
         } else {
+            if matches!(lost, Lost::Failed(DeviceFailed::SubsystemResetAsked))
+                && let Err(error) = self.registers.reset_subsystem()
+            {
+                tracing::warn!(%error, "the NVM subsystem could not be reset, resetting the controller alone");
+            }
             match self.registers.disable().await {
                 Ok(()) => return Left::Stopped,
                 Err(error) => tracing::warn!(%error, "the controller could not be disabled, resetting the function"),
