@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::steps::Steps;
 use crate::workspace::{TEST, cargo, root};
-use crate::{deny, guest, instructions, licences, loom, mutants, process, tests};
+use crate::{deny, guest, instructions, licences, loom, mutants, process, security, tests};
 
 pub(crate) fn run() -> Result<()> {
     let mut steps = Steps::default();
@@ -26,6 +26,7 @@ fn all(steps: &mut Steps) -> Result<()> {
     steps.step("licences", |_| licences::run())?;
     steps.step("deny", |_| deny::run())?;
     steps.step("rules", |_| mutants::check())?;
+    steps.step("security", |_| security::check())?;
     steps.step("readme", |_| readme())?;
     steps.step("tests", |total| tests::run(&mut cargo(TEST), total).map(drop))?;
     steps.step("loom", |total| loom::check(None, loom::PREEMPTIONS, total))?;

@@ -6,6 +6,7 @@ mod bench;
 mod ci;
 mod deny;
 mod duration;
+mod fuzz;
 mod guest;
 mod instructions;
 mod licences;
@@ -13,6 +14,7 @@ mod loom;
 mod mutants;
 mod nightly;
 mod process;
+mod security;
 mod spdx;
 mod steps;
 mod table;
@@ -42,6 +44,8 @@ enum Task {
     Mutants(mutants::Arguments),
     /// Run the tests of rings, slots and locks under the model checker
     Loom(loom::Arguments),
+    /// Run the fuzzers, each for a while
+    Fuzz(fuzz::Arguments),
     /// Run the tests that need a Linux guest under QEMU
     Guest(guest::Arguments),
     /// Count instructions and allocations per I/O, and fail if they grew
@@ -69,6 +73,7 @@ fn run(task: Task) -> Result<()> {
         Task::Nightly(arguments) => nightly::run(&arguments),
         Task::Mutants(arguments) => mutants::run(&arguments),
         Task::Loom(arguments) => loom::run(&arguments),
+        Task::Fuzz(arguments) => fuzz::run(&arguments),
         Task::Guest(arguments) => guest::run(&arguments),
         Task::Instructions(arguments) => instructions::run(&arguments),
         Task::Bench => bench::run(),

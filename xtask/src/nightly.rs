@@ -5,7 +5,7 @@ use clap::Args;
 
 use crate::steps::Steps;
 use crate::workspace::{TEST, cargo};
-use crate::{guest, loom, mutants, tests};
+use crate::{fuzz, guest, loom, mutants, tests};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -15,6 +15,9 @@ pub(crate) struct Arguments {
     /// How often a model's thread may be interrupted
     #[arg(long, default_value_t = 5)]
     preemptions: u32,
+    /// Seconds for each fuzzer
+    #[arg(long, default_value_t = 600)]
+    fuzz: u32,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
@@ -26,6 +29,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             tests::run(&mut command, total).map(drop)
         }),
         steps.step("loom", |total| loom::check(None, arguments.preemptions, total)),
+        steps.step("fuzz", |_| fuzz::all(arguments.fuzz)),
         steps.step("guest", guest::check_all),
         steps.step("mutants", |_| mutants::run(&mutants::Arguments::all())),
     ];

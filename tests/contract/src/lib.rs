@@ -16,6 +16,7 @@ mod change;
 mod commands;
 mod completion;
 mod copy;
+mod corpus;
 mod data_path;
 mod deadlines;
 mod deallocate;

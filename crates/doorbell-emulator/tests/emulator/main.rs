@@ -5,6 +5,7 @@ mod admin_queues;
 mod any_transfer;
 mod bring_up;
 mod commands;
+mod corpus;
 mod faults;
 mod features;
 mod harness;

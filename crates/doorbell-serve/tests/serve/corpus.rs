@@ -1,6 +1,6 @@
 //! What the fuzzers began with and what they found: it stays right without them.
 
-#[path = "../../../../fuzz/src/lib.rs"]
+#[path = "../../../../fuzz/src/peers.rs"]
 #[expect(unreachable_pub, reason = "it is a library where the fuzzers are built")]
 mod fuzz;
 
