@@ -41,10 +41,14 @@ impl Server {
     }
 
     pub(crate) fn with(config: ControllerConfig) -> Self {
+        Self::of(NamespaceConfig::ram(1 << 20), config)
+    }
+
+    pub(crate) fn of(namespace: NamespaceConfig, config: ControllerConfig) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("socket");
         let subsystem = Subsystem::default();
-        subsystem.add_namespace(NamespaceConfig::ram(1 << 20)).unwrap();
+        subsystem.add_namespace(namespace).unwrap();
         let endpoint = Endpoint::start(&path, &subsystem, config).unwrap();
         Self { endpoint, path, _directory: directory }
     }
@@ -170,6 +174,16 @@ impl Host {
 
     pub(crate) fn io_at(&mut self, opcode: u8, address: u64, lba: u32) -> u16 {
         let cid = self.submit(false, opcode, 1, address, [lba, 0, 0]);
+        self.complete(false, cid)
+    }
+
+    /// Sends a read of one block, and does not wait for it.
+    pub(crate) fn begin_read(&mut self, address: u64) -> u16 {
+        self.submit(false, 0x02, 1, address, [0, 0, 0])
+    }
+
+    /// The status of what was begun.
+    pub(crate) fn end_read(&mut self, cid: u16) -> u16 {
         self.complete(false, cid)
     }
 

@@ -6,4 +6,5 @@ mod harness;
 mod hostile;
 mod life;
 mod memory;
+mod storage;
 mod wire;
