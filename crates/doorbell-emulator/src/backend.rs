@@ -1,12 +1,16 @@
 //! Where a namespace keeps its blocks.
 
+mod claims;
 mod file;
 mod null;
 mod ram;
+mod ring;
+mod ring_lane;
 
 pub use file::FileBackend;
 pub use null::NullBackend;
 pub use ram::RamBackend;
+pub use ring::RingBackend;
 
 use std::io;
 use std::task::Waker;

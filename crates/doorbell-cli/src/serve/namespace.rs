@@ -2,11 +2,12 @@
 
 use std::fmt;
 use std::fs::{File, OpenOptions, TryLockError};
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::{Context, Result, bail};
-use doorbell_emulator::NamespaceConfig;
+use doorbell_emulator::{NamespaceConfig, RingBackend, Storage};
 
 use crate::parse;
 
@@ -16,6 +17,8 @@ pub(crate) struct NamespaceSpec {
     kind: Kind,
     block: Option<u32>,
     read_only: bool,
+    /// The file by io_uring, where the kernel lets us.
+    uring: bool,
     text: String,
 }
 
@@ -50,6 +53,7 @@ impl NamespaceSpec {
         let config = match &self.kind {
             Kind::Ram(size) => NamespaceConfig::ram(*size),
             Kind::Null(size) => NamespaceConfig::null(*size),
+            Kind::File(path) if self.uring => by_uring(path)?,
             Kind::File(path) => NamespaceConfig::file(path),
             Kind::Device(spec) => {
                 let config = device(spec)?;
@@ -96,12 +100,18 @@ impl FromStr for NamespaceSpec {
             "file" => Kind::File(what.into()),
             _ => return Err(format!("there is no kind of namespace {kind:?}; there are ram, file, null and device")),
         };
-        let mut spec = Self { kind, block: None, read_only: false, text: text.into() };
+        let is_file = matches!(kind, Kind::File(_));
+        let mut spec = Self { kind, block: None, read_only: false, uring: false, text: text.into() };
         for option in parts {
             match option.split_once('=') {
                 Some(("block", value)) => spec.block = Some(block_size(value)?),
                 None if option == "readonly" => spec.read_only = true,
-                _ => return Err(format!("there is no option {option:?}; there are block= and readonly")),
+                None if option == "uring" && is_file => spec.uring = true,
+                _ => {
+                    return Err(format!(
+                        "there is no option {option:?}; there are block=, readonly, and uring for files"
+                    ));
+                }
             }
         }
         Ok(spec)
@@ -125,7 +135,22 @@ impl NamespaceSpec {
             return Err("a device is needed, such as device:pci:0000:01:00.0 or device:vfio-user:/path:1".into());
         }
         let kind = Kind::Device(DeviceSpec { address: address.into(), nsid });
-        Ok(Self { kind, block: None, read_only, text: text.into() })
+        Ok(Self { kind, block: None, read_only, uring: false, text: text.into() })
+    }
+}
+
+/// A file by io_uring; as any other where that is refused, as it is in many containers.
+fn by_uring(path: &Path) -> Result<NamespaceConfig> {
+    match RingBackend::open(path) {
+        Ok(ring) => {
+            tracing::info!(path = %path.display(), "by io_uring");
+            Ok(NamespaceConfig::new(Storage::Custom(Box::new(ring))))
+        }
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+            tracing::warn!(path = %path.display(), %error, "no io_uring: one command at a time");
+            Ok(NamespaceConfig::file(path))
+        }
+        Err(error) => Err(error).with_context(|| path.display().to_string()),
     }
 }
 
@@ -162,7 +187,8 @@ mod tests {
             ("device:vfio-user:/a:0", "NSID 0 names no namespace"),
             ("ram:", "a number is needed"),
             ("ram:1G,block=1000", "power of two"),
-            ("ram:1G,block", "block= and readonly"),
+            ("ram:1G,block", "block=, readonly"),
+            ("ram:1G,uring", "uring for files"),
             ("file:", "a file is needed"),
         ] {
             let error = spec(text).unwrap_err();

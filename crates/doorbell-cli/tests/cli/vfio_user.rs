@@ -19,6 +19,18 @@ fn four_queues_read_what_they_wrote() {
 }
 
 #[test]
+fn a_file_by_io_uring_has_what_was_written() {
+    let place = place().with_disk("disk.img", 64 << 20);
+    let _server = Server::start(&place, "--socket a --namespace file:disk.img,uring --queues 8", 1);
+    let bench =
+        "bench vfio-user:a --rw randrw --bs 16k --iodepth 16 --numjobs 4 --size 8M --runtime 1s --verify -o json";
+    let result = place.doorbell(bench).json();
+    assert_eq!((&result["errors"], &result["verify"]["miscompares"]), (&0.into(), &0.into()), "{result}");
+    assert!(result["verify"]["checked_blocks"].as_u64().unwrap() > 0, "{result}");
+    assert!(place.read("disk.img").iter().any(|byte| *byte != 0));
+}
+
+#[test]
 fn a_server_that_is_killed_is_missed_at_once() {
     let place = place();
     let server = Server::start(&place, "--socket a --namespace ram:64M", 1);

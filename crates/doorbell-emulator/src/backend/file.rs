@@ -35,18 +35,31 @@ impl FileBackend {
         let size = (&file).seek(io::SeekFrom::End(0))?;
         Ok(Self { file, size, buffer: Mutex::default() })
     }
+}
 
-    fn write_zeroes(&self, offset: u64, len: u64) -> io::Result<()> {
-        static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
-        let end = offset.saturating_add(len);
-        let mut at = offset;
-        while at < end {
-            let part = end.saturating_sub(at).min(ZEROES.len() as u64);
-            self.file.write_all_at(ZEROES.get(..part as usize).unwrap_or_default(), at)?;
-            at = at.saturating_add(part);
-        }
-        Ok(())
+/// Gives a range of a file back: by punching a hole, or else by writing zeroes.
+pub(super) fn give_back(file: &File, offset: u64, len: u64) -> io::Result<()> {
+    if len == 0 {
+        return Ok(());
     }
+    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    match rustix::fs::fallocate(file, flags, offset, len) {
+        Ok(()) => Ok(()),
+        Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::NODEV) => write_zeroes(file, offset, len),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn write_zeroes(file: &File, offset: u64, len: u64) -> io::Result<()> {
+    static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
+    let end = offset.saturating_add(len);
+    let mut at = offset;
+    while at < end {
+        let part = end.saturating_sub(at).min(ZEROES.len() as u64);
+        file.write_all_at(ZEROES.get(..part as usize).unwrap_or_default(), at)?;
+        at = at.saturating_add(part);
+    }
+    Ok(())
 }
 
 /// Calls `each` with the pieces of a range, and a buffer for each.
@@ -108,15 +121,7 @@ impl Backend for FileBackend {
     }
 
     fn deallocate(&mut self, offset: u64, len: u64) -> Result<(), BackendError> {
-        if len == 0 {
-            return Ok(());
-        }
-        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        match rustix::fs::fallocate(&self.file, flags, offset, len) {
-            Ok(()) => Ok(()),
-            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::NODEV) => Ok(self.write_zeroes(offset, len)?),
-            Err(error) => Err(io::Error::from(error).into()),
-        }
+        Ok(give_back(&self.file, offset, len)?)
     }
 
     fn resize(&mut self, size: u64) -> Result<(), BackendError> {

@@ -18,4 +18,5 @@ mod metadata;
 mod odd_devices;
 mod reads_and_writes;
 mod reservations;
+mod ring;
 mod scatter_gather;
