@@ -101,6 +101,9 @@ pub enum RequestError {
     /// carried out is not known.
     #[error("the controller was reset while it had the command, which may or may not have been carried out")]
     Interrupted,
+    /// Another process has the controller now, or is about to. Who answers for the command there has its result.
+    #[error("the controller was handed over to another process")]
+    HandedOver,
     /// The device broke the protocol, and was given up.
     #[error("the device was given up: {0}")]
     Misbehaved(#[from] DeviceMisbehaved),
@@ -128,9 +131,11 @@ impl RequestError {
         match self {
             RequestError::Nvme(error) => error.class(),
             RequestError::OutOfRange { .. } => ErrorClass::OutOfRange,
-            RequestError::Gone | RequestError::Misbehaved(_) | RequestError::Failed(_) | RequestError::Device(_) => {
-                ErrorClass::Gone
-            }
+            RequestError::Gone
+            | RequestError::HandedOver
+            | RequestError::Misbehaved(_)
+            | RequestError::Failed(_)
+            | RequestError::Device(_) => ErrorClass::Gone,
             RequestError::NoQueue(cause) => cause.class(),
             RequestError::Interrupted | RequestError::WouldWait | RequestError::NoMoreQueues { .. } => {
                 ErrorClass::Transient
@@ -369,6 +374,7 @@ pub enum DeviceFailed {
 #[derive(Debug, Clone)]
 pub(crate) enum Lost {
     Shutdown,
+    HandedOver,
     Misbehaved(DeviceMisbehaved),
     Failed(DeviceFailed),
     /// Just this command: the controller was reset.
@@ -379,6 +385,7 @@ impl From<Lost> for RequestError {
     fn from(lost: Lost) -> Self {
         match lost {
             Lost::Shutdown => RequestError::Gone,
+            Lost::HandedOver => RequestError::HandedOver,
             Lost::Interrupted => RequestError::Interrupted,
             Lost::Misbehaved(error) => RequestError::Misbehaved(error),
             Lost::Failed(error) => RequestError::Failed(error),

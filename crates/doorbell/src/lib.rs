@@ -19,11 +19,13 @@ mod namespace;
 mod queue;
 mod registrations;
 mod runtime;
+mod saved;
 mod sync;
 
 pub use driver::{
     AdminView, CompletionMode, ControllerEvent, ControllerState, ControllerView, CpuView, DriverOptions, DriverView,
-    EventListener, HostId, NvmeDriver, PendingCommand, Recovery, Retries, ShadowDoorbells, ShutdownMode,
+    EventListener, HostId, InheritedCommand, InheritedResult, NotYet, NvmeDriver, PendingCommand, Recovery,
+    RestoreError, Restored, Retries, Saved, ShadowDoorbells, ShutdownMode,
 };
 pub use error::{
     DeviceFailed, DeviceMisbehaved, DriverError, ErrorClass, MemoryError, NamespaceError, NvmeError, RequestError,
@@ -37,3 +39,4 @@ pub use namespace::{
 };
 pub use queue::{CommandState, Counters, QueueState};
 pub use runtime::{BoxFuture, InterruptWatch, Runtime, ThreadRuntime};
+pub use saved::{STATE_VERSION, StateError};

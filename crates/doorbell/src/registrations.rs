@@ -6,11 +6,12 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use doorbell_device::{DeviceError, DmaMemory, HostMemory, MapRequest};
+use doorbell_device::{Access, DeviceError, DmaMemory, HostMemory, MapRequest};
 
 use crate::driver::Core;
 use crate::error::RequestError;
 use crate::memory::{GuestMemory, Life, Registration};
+use crate::saved;
 
 #[derive(Default)]
 pub(crate) struct Registrations {
@@ -26,6 +27,24 @@ struct Known {
 impl Registrations {
     fn lock(&self) -> MutexGuard<'_, Known> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// As they cross over to another process; `index` says which memory is which there. `None` while one is being
+    /// unregistered.
+    pub(crate) fn save(&self, mut index: impl FnMut(&DmaMemory) -> u32) -> Option<Vec<saved::Registration>> {
+        let known = self.lock();
+        let save = |registration: &Arc<Registration>| {
+            let mappings = registration.mappings.lock().unwrap_or_else(PoisonError::into_inner);
+            let regions = registration.regions.iter().zip(&*mappings).map(|((gpa, access), mapping)| saved::Region {
+                gpa: *gpa,
+                memory: index(mapping),
+                writable: access.allows(Access::Write),
+                readable: access.allows(Access::Read),
+            });
+            let regions = regions.collect();
+            (!registration.life.has_ended()).then_some(saved::Registration { key: registration.life.key, regions })
+        };
+        known.by_key.values().map(save).collect()
     }
 
     /// How many there are.
@@ -50,6 +69,9 @@ impl Core {
     /// Makes guest memory reachable for the device.
     pub(crate) fn register(self: &Arc<Self>, memory: &GuestMemory) -> Result<GuestMemory, RequestError> {
         self.check_running()?;
+        if self.is_held_still() {
+            return Err(RequestError::HandedOver);
+        }
         // Guest addresses keep their place within the controller's pages, so that pages stay pages; 2 MiB keeps huge
         // pages too.
         let align = (self.page_size as u64).max(2 << 20);
@@ -63,14 +85,36 @@ impl Core {
             )),
             error => error,
         })?;
+        let key = {
+            let mut known = self.registrations.lock();
+            known.last_key += 1;
+            known.last_key
+        };
+        Ok(self.tie(memory, key, mappings))
+    }
+
+    /// Goes on with a registration of the process before.
+    pub(crate) fn inherit_registration(
+        self: &Arc<Self>,
+        memory: &GuestMemory,
+        key: u64,
+        mappings: Vec<DmaMemory>,
+    ) -> GuestMemory {
+        {
+            let mut known = self.registrations.lock();
+            known.last_key = known.last_key.max(key);
+        }
+        self.tie(memory, key, mappings)
+    }
+
+    fn tie(self: &Arc<Self>, memory: &GuestMemory, key: u64, mappings: Vec<DmaMemory>) -> GuestMemory {
         let iovas: Vec<u64> = mappings.iter().map(DmaMemory::iova).collect();
-        let mut known = self.registrations.lock();
-        known.last_key += 1;
         let core: Weak<Core> = Arc::downgrade(self);
         let registration = Arc::new(Registration {
             driver: self.id,
-            life: Life::new(known.last_key),
+            life: Life::new(key),
             mappings: Mutex::new(mappings),
+            regions: memory.regions().map(|(gpa, _, access)| (gpa, access)).collect(),
             on_drop: Box::new(move |key| {
                 // Nobody can use it any more, but the device may still: it goes when the last command is done.
                 if let Some(core) = core.upgrade() {
@@ -81,12 +125,13 @@ impl Core {
                 }
             }),
         });
-        known.by_key.insert(registration.life.key, registration.clone());
-        Ok(memory.registered(registration, &iovas))
+        self.registrations.lock().by_key.insert(key, registration.clone());
+        memory.registered(registration, &iovas)
     }
 
     /// Marks a registration dead, waits until no command names it, and lets its mappings go.
     pub(crate) async fn unregister(&self, key: u64) {
+        self.wait_not_held().await;
         let Some(registration) = self.registrations.lock().by_key.get(&key).cloned() else { return };
         registration.life.end();
         for queue in self.issuers.queues() {

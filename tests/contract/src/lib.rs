@@ -25,6 +25,7 @@ mod distrust;
 mod errors;
 mod events;
 mod exclusive;
+mod handover;
 mod hands;
 mod listing;
 mod loss;

@@ -14,7 +14,7 @@ pub(crate) const TESTS: &str = "tests/contract/src";
 pub(crate) const PACKAGE: &str = "doorbell-contract";
 
 /// The letters of the contract's sections, in its order.
-const SECTIONS: &str = "NDCRQFL";
+const SECTIONS: &str = "NDCRQFLH";
 
 /// The rules that the contract's tables list: `| D7 | ...`.
 pub(crate) fn listed(contract: &str) -> Vec<String> {

@@ -93,11 +93,7 @@ pub(crate) async fn bring_up(options: DriverOptions) -> Result<Arc<Core>, Driver
     match futures_lite::future::or(futures_lite::future::or(taken, broken), up).await {
         Ok(found) => {
             let shadows = shadows.filter(|_| found.identify.oacs.doorbell_buffer_config());
-            let layout = match found.identify.sgls.supported() {
-                1 => Layout { sgl: options.sgl, sgl_align_mask: 0, ..layout },
-                2 => Layout { sgl: options.sgl, sgl_align_mask: 3, ..layout },
-                _ => layout,
-            };
+            let layout = self::layout(&found.identify, layout, options.sgl);
             let completion = found.completion;
             let core = Core::new(Made {
                 id: core::next_id(),
@@ -113,6 +109,7 @@ pub(crate) async fn bring_up(options: DriverOptions) -> Result<Arc<Core>, Driver
                 issuers: Issuers::new(options.cpus, found.queue_limit, found.queues),
                 stop: stop.clone(),
                 served_by_admin_vector: served,
+                buffers: Arc::default(),
                 options,
             });
             let gentle = core.options.completion != CompletionMode::Polling;
@@ -142,6 +139,15 @@ pub(crate) async fn bring_up(options: DriverOptions) -> Result<Arc<Core>, Driver
             admin.queue.give_up(crate::error::Lost::Shutdown);
             Err(error)
         }
+    }
+}
+
+/// How commands name memory: with SGLs where the controller takes them and the caller does not mind.
+pub(crate) fn layout(identify: &IdentifyController, prps: Layout, sgl: bool) -> Layout {
+    match identify.sgls.supported() {
+        1 => Layout { sgl, sgl_align_mask: 0, ..prps },
+        2 => Layout { sgl, sgl_align_mask: 3, ..prps },
+        _ => prps,
     }
 }
 

@@ -10,6 +10,7 @@ use nvme_spec::identify::{IdentifyController, IdentifyControllerNvm};
 use super::admin::Admin;
 use super::events::Events;
 use super::failure::Failure;
+use super::inherited::Inherited;
 use super::issuers::Issuers;
 use super::options::{CompletionMode, DriverOptions};
 use super::registers::Registers;
@@ -18,7 +19,7 @@ use super::service::{Served, Stop};
 use super::shadow::Shadows;
 use super::watchdog::Sweeps;
 use crate::error::{Lost, RequestError};
-use crate::memory::Layout;
+use crate::memory::{Buffers, Layout};
 use crate::namespace::Table;
 use crate::queue::{Moments, QueuePair};
 use crate::registrations::Registrations;
@@ -46,6 +47,8 @@ pub enum ControllerState {
     Failed,
     /// It failed, and is being reset: commands wait.
     Recovering,
+    /// Another process has it now, enabled as it was.
+    HandedOver,
 }
 
 /// Features that were set, by feature identifier and namespace: CDW11 and data.
@@ -74,6 +77,10 @@ pub(crate) struct Core {
     pub(crate) rescans: Rescans,
     pub(crate) registrations: Registrations,
     pub(crate) events: Events,
+    /// Buffers handed out.
+    pub(crate) buffers: Arc<Buffers>,
+    /// Commands of the process before that new I/O may have to wait for.
+    pub(crate) inherited: Inherited,
     /// Ends the tasks and threads that find completions.
     pub(crate) stop: Arc<Stop>,
     /// The queues whose interrupt is vector 0.
@@ -83,6 +90,8 @@ pub(crate) struct Core {
     state: AtomicU8,
     /// Whether the controller is being reset. It counts as running meanwhile: commands wait.
     recovering: AtomicBool,
+    /// Whether it is held still, to be handed over. It counts as running meanwhile: commands wait.
+    held_still: AtomicBool,
     /// How often the controller was reset. Changes only while it is stopped.
     pub(crate) resets: AtomicU64,
     pub(crate) sweeps: Sweeps,
@@ -111,6 +120,7 @@ pub(crate) struct Made {
     pub(crate) stop: Arc<Stop>,
     pub(crate) served_by_admin_vector: Arc<Served>,
     pub(crate) id: u64,
+    pub(crate) buffers: Arc<Buffers>,
 }
 
 /// A number no other driver of this process has.
@@ -138,11 +148,14 @@ impl Core {
             rescans: Rescans::default(),
             registrations: Registrations::default(),
             events: Events::default(),
+            buffers: made.buffers,
+            inherited: Inherited::default(),
             stop: made.stop,
             served_by_admin_vector: made.served_by_admin_vector,
             polled: Arc::new(Served::default()),
             state: AtomicU8::new(ControllerState::Running as u8),
             recovering: AtomicBool::new(false),
+            held_still: AtomicBool::new(false),
             resets: AtomicU64::new(0),
             sweeps: Sweeps::new(&made.options),
             moments: Mutex::default(),
@@ -154,10 +167,11 @@ impl Core {
     }
 
     pub(crate) fn state(&self) -> ControllerState {
-        match self.state.load(Ordering::Acquire) {
+        match self.state.load(Ordering::SeqCst) {
             0 => ControllerState::Running,
             1 => ControllerState::ShuttingDown,
             2 => ControllerState::ShutDown,
+            5 => ControllerState::HandedOver,
             _ => ControllerState::Failed,
         }
     }
@@ -180,13 +194,38 @@ impl Core {
     }
 
     pub(crate) fn is_recovering(&self) -> bool {
-        self.recovering.load(Ordering::Acquire)
+        self.recovering.load(Ordering::SeqCst)
     }
 
     pub(crate) fn set_recovering(&self, recovering: bool) {
-        self.recovering.store(recovering, Ordering::Release);
+        self.recovering.store(recovering, Ordering::SeqCst);
         if !recovering {
             self.stopped.notify(usize::MAX);
+        }
+    }
+
+    pub(crate) fn is_held_still(&self) -> bool {
+        self.held_still.load(Ordering::SeqCst)
+    }
+
+    /// Holds it still, or lets it go on. What must not happen meanwhile first says that it is about to, then looks here;
+    /// who holds it still does so the other way round. `false` if it is so already.
+    pub(crate) fn set_held_still(&self, held: bool) -> bool {
+        let changed = self.held_still.swap(held, Ordering::SeqCst) != held;
+        if !held {
+            self.stopped.notify(usize::MAX);
+        }
+        changed
+    }
+
+    /// Waits until it is not held still.
+    pub(crate) async fn wait_not_held(&self) {
+        loop {
+            let listener = self.stopped.listen();
+            if !self.is_held_still() {
+                return;
+            }
+            listener.await;
         }
     }
 
@@ -204,7 +243,7 @@ impl Core {
     /// Goes from running to another state; `false` if somebody was faster.
     pub(crate) fn leave_running(&self, to: ControllerState) -> bool {
         let running = ControllerState::Running as u8;
-        self.state.compare_exchange(running, to as u8, Ordering::AcqRel, Ordering::Acquire).is_ok()
+        self.state.compare_exchange(running, to as u8, Ordering::SeqCst, Ordering::SeqCst).is_ok()
     }
 
     pub(crate) fn set_state(&self, to: ControllerState) {
@@ -232,6 +271,7 @@ impl Core {
     pub(crate) fn lost(&self) -> Lost {
         match self.state() {
             ControllerState::Failed => self.failure.reason().unwrap_or(Lost::Shutdown),
+            ControllerState::HandedOver => Lost::HandedOver,
             _ => Lost::Shutdown,
         }
     }

@@ -13,7 +13,7 @@ use zerocopy::FromBytes;
 
 use super::core::Core;
 use crate::error::RequestError;
-use crate::queue::{Exchange, Refused};
+use crate::queue::{Exchange, Refused, Token};
 
 /// Asynchronous Event Requests that are kept outstanding, where the controller takes as many.
 const OUTSTANDING: u16 = 4;
@@ -108,6 +108,8 @@ pub(crate) struct Events {
     listeners: Mutex<Vec<Weak<Listener>>>,
     /// Events so far, by type.
     counts: Mutex<[u64; 8]>,
+    /// Dword 0 of events that are being dealt with.
+    at_hand: Mutex<Vec<u32>>,
 }
 
 impl Events {
@@ -139,6 +141,15 @@ impl Events {
         });
     }
 
+    fn at_hand(&self) -> MutexGuard<'_, Vec<u32>> {
+        self.at_hand.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Events that came, and were not dealt with to the end.
+    pub(crate) fn unhandled(&self) -> Vec<u32> {
+        self.at_hand().clone()
+    }
+
     fn count(&self, of: EventType) {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = counts.get_mut(usize::from(of.0)) {
@@ -153,9 +164,14 @@ impl Events {
 }
 
 impl Core {
-    /// Starts what keeps events coming.
-    pub(crate) fn start_events(self: &Arc<Self>) {
-        for _ in 0..self.identify.max_async_events().min(OUTSTANDING) {
+    /// How many event requests are kept outstanding.
+    pub(crate) fn event_requests(&self) -> usize {
+        self.identify.max_async_events().min(OUTSTANDING).into()
+    }
+
+    /// Keeps so many event requests more outstanding.
+    pub(crate) fn request_events(self: &Arc<Self>, count: usize) {
+        for _ in 0..count {
             self.options.runtime.spawn("async events", Box::pin(self.clone().watch_events()));
         }
     }
@@ -164,7 +180,7 @@ impl Core {
     async fn watch_events(self: Arc<Self>) {
         while self.check_running().is_ok() {
             match self.next_event().await {
-                Ok(event) => self.handle_event(event).await,
+                Ok(event) => self.deal_with(event).await,
                 Err(RequestError::Nvme(error)) => {
                     if error.status == nvme_spec::Status::ASYNC_EVENT_REQUEST_LIMIT_EXCEEDED {
                         tracing::warn!("the controller takes fewer event requests than it says");
@@ -191,8 +207,46 @@ impl Core {
             Err(Refused::Lost(lost)) => return Err(lost.into()),
             Err(Refused::Build(never)) => match never {},
         }
-        let wait = poll_fn(|context| exchange.poll_result(context));
-        Ok(AsyncEvent::from(wait.await?.dw0))
+        self.event_of(exchange).await
+    }
+
+    /// The event that answers a request. From the moment in which the answer is claimed, it is at hand.
+    async fn event_of(&self, mut exchange: Exchange<'_>) -> Result<AsyncEvent, RequestError> {
+        let wait = poll_fn(|context| {
+            let mut at_hand = self.events.at_hand();
+            exchange.poll_result(context).map_ok(|completion| {
+                at_hand.push(completion.dw0);
+                AsyncEvent::from(completion.dw0)
+            })
+        });
+        wait.await
+    }
+
+    /// Goes on with an event request of the process before.
+    pub(crate) async fn watch_inherited_events(self: Arc<Self>, token: Token) {
+        let exchange = Exchange::started(&self.admin.queue, token, None);
+        if let Ok(event) = self.event_of(exchange).await {
+            self.deal_with(event).await;
+        }
+        self.watch_events().await;
+    }
+
+    /// Deals with an event that is at hand.
+    pub(crate) async fn deal_with(self: &Arc<Self>, event: AsyncEvent) {
+        self.handle_event(event).await;
+        let mut at_hand = self.events.at_hand();
+        if let Some(index) = at_hand.iter().position(|dw0| *dw0 == u32::from(event)) {
+            at_hand.swap_remove(index);
+        }
+    }
+
+    /// An event of the process before is at hand.
+    pub(crate) fn inherit_event(self: &Arc<Self>, dw0: u32) {
+        self.events.at_hand().push(dw0);
+        let core = self.clone();
+        self.options
+            .runtime
+            .spawn("inherited event", Box::pin(async move { core.deal_with(AsyncEvent::from(dw0)).await }));
     }
 
     async fn handle_event(self: &Arc<Self>, event: AsyncEvent) {

@@ -11,6 +11,7 @@ use nvme_spec::{AdminOpcode, Command};
 use super::core::Core;
 use super::options::CompletionMode;
 use super::queues::{self, Shape};
+use super::save::NotYet;
 use super::service::{self, Served, Watched};
 use crate::error::RequestError;
 use crate::exclusive::ExclusiveQueue;
@@ -100,6 +101,11 @@ impl Issuers {
         self.limit
     }
 
+    /// How many queues there may be in all.
+    pub(crate) fn most(&self) -> u16 {
+        self.most
+    }
+
     /// The queue that each CPU with one uses: CPU, queue, and whether it shares another CPU's.
     pub(crate) fn assignments(&self) -> Vec<(u32, u16, bool)> {
         let made = self.lock().made.clone();
@@ -161,6 +167,32 @@ impl Issuers {
         }
     }
 
+    /// The queues there are, each with the CPU that it was made for.
+    ///
+    /// # Errors
+    /// If they are not all that there are, or soon will be.
+    pub(crate) fn made(&self) -> Result<Vec<(u32, Arc<QueuePair>)>, NotYet> {
+        let wanted = self.lock();
+        if !wanted.cpus.is_empty() || !wanted.owners.is_empty() {
+            return Err(NotYet::MakingQueue);
+        }
+        if !wanted.exclusive.is_empty() {
+            return Err(NotYet::ExclusiveQueue);
+        }
+        Ok(wanted.made.clone())
+    }
+
+    /// Goes on with queues of another process, each with the CPU that it was made for. A CPU that had none may share.
+    pub(crate) fn inherit(&self, queues: Vec<(u32, Arc<QueuePair>)>) {
+        let mut wanted = self.lock();
+        for (cpu, queue) in &queues {
+            if let Some(issuer) = self.cpus.get(*cpu as usize) {
+                let _ = issuer.queue.set(queue.clone());
+            }
+        }
+        wanted.made = queues;
+    }
+
     /// The device forgot all queues: `act`, and the queues that there are to be made anew. None made before is added
     /// after.
     pub(crate) fn forget_life<T>(&self, act: impl FnOnce() -> T) -> Vec<Arc<QueuePair>> {
@@ -208,6 +240,7 @@ impl Core {
                 (None, None) => listener.await,
                 // Not while the controller is being set up again: how many queues there may be comes first.
                 _ if self.is_recovering() => self.wait_recovered().await,
+                _ if self.is_held_still() => self.wait_not_held().await,
                 (Some(cpu), _) => self.make_queue(cpu).await,
                 (None, Some(owner)) => self.make_exclusive_queue(&owner).await,
             }
@@ -294,7 +327,7 @@ impl Core {
             pool: self.options.bounce_pool,
             max_transfer: self.max_transfer_bytes(),
             sgl: self.layout.sgl,
-            eager: self.looks_after_submitting(),
+            eager: self.completion.looks_after_submitting(&*self.device),
             shadows: self.shadows.clone(),
             exclusive,
         };
@@ -319,17 +352,8 @@ impl Core {
         Ok(queue)
     }
 
-    fn looks_after_submitting(&self) -> bool {
-        match self.completion {
-            CompletionMode::Interrupt => false,
-            CompletionMode::Adaptive => true,
-            // Who polls looks soon enough, unless there is something already.
-            CompletionMode::Polling | CompletionMode::CallerPolls => self.device.completes_inline(),
-        }
-    }
-
     /// The interrupt vector of a queue. Vector 0 is the admin queue's alone where there is another.
-    fn vector_of(&self, id: u16) -> Option<u32> {
+    pub(super) fn vector_of(&self, id: u16) -> Option<u32> {
         let interrupts = match self.completion {
             CompletionMode::Interrupt | CompletionMode::Adaptive => self.device.interrupt_count(),
             CompletionMode::Polling | CompletionMode::CallerPolls => 0,
@@ -400,7 +424,7 @@ impl Core {
         self.admin.command(command, Data::None).await.is_ok()
     }
 
-    fn watch(&self, vector: u32) -> Result<Watched, RequestError> {
+    pub(super) fn watch(&self, vector: u32) -> Result<Watched, RequestError> {
         Ok(Watched::new(&*self.options.runtime, self.device.interrupt(vector)?)?)
     }
 

@@ -5,6 +5,7 @@ mod bringup;
 mod core;
 mod events;
 mod failure;
+mod inherited;
 mod inspect;
 mod issuers;
 mod loss;
@@ -13,7 +14,9 @@ mod queues;
 mod recovery;
 mod registers;
 mod rescan;
+mod restore;
 mod retries;
+mod save;
 mod service;
 mod shadow;
 mod shutdown;
@@ -22,9 +25,12 @@ mod watchdog;
 pub use self::core::ControllerState;
 pub(crate) use self::core::Core;
 pub use self::events::{ControllerEvent, EventListener};
+pub use self::inherited::{InheritedCommand, InheritedResult};
 pub use self::inspect::{AdminView, ControllerView, CpuView, DriverView, PendingCommand};
 pub use self::options::{CompletionMode, DriverOptions, HostId, Recovery, ShadowDoorbells};
+pub use self::restore::{RestoreError, Restored};
 pub use self::retries::Retries;
+pub use self::save::{NotYet, Saved};
 pub use self::shutdown::ShutdownMode;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -71,7 +77,14 @@ impl NvmeDriver {
     }
 
     async fn bring_up(options: DriverOptions) -> Result<Self, DriverError> {
-        let core = bringup::bring_up(options).await?;
+        let driver = Self::start(bringup::bring_up(options).await?);
+        driver.core.learn_namespaces().await;
+        driver.core.request_events(driver.core.event_requests());
+        Ok(driver)
+    }
+
+    /// Starts what looks after a controller.
+    fn start(core: Arc<Core>) -> Self {
         let runtime = core.options.runtime.clone();
         runtime.spawn("queue maker", Box::pin(core.clone().make_queues()));
         runtime.spawn("guard", Box::pin(core.clone().guard()));
@@ -79,10 +92,7 @@ impl NvmeDriver {
         if core.device.loss().is_some() {
             runtime.spawn("loss", Box::pin(core.clone().watch_for_loss()));
         }
-        let driver = Self { core };
-        driver.core.learn_namespaces().await;
-        driver.core.start_events();
-        Ok(driver)
+        Self { core }
     }
 
     /// A handle for a namespace.
@@ -192,7 +202,7 @@ impl NvmeDriver {
     /// If there is no memory, or it cannot be mapped.
     pub fn allocate_buffer(&self, len: usize) -> Result<DmaBuffer, RequestError> {
         let memory = self.core.device.allocate(len, self.core.page_size as u64)?;
-        Ok(DmaBuffer::new(memory, len, self.core.id))
+        Ok(DmaBuffer::new(self.core.buffers.lend(memory, len), len, self.core.id))
     }
 
     /// A queue pair of one's own, for I/O without futures: see [`ExclusiveQueue`]. It counts among the queues that the
@@ -343,6 +353,29 @@ impl NvmeDriver {
     /// All of it, as it is now.
     pub fn inspect(&self) -> DriverView {
         self.core.inspect()
+    }
+
+    /// Holds the controller still and describes it, so that another driver, of another process perhaps, can go on with it:
+    /// enabled as it is, with all that is in flight. I/O waits until it is decided who goes on. Whenever this fails,
+    /// nothing has happened.
+    ///
+    /// # Errors
+    /// [`NotYet`]: a passing state in which the controller cannot be described.
+    ///
+    /// ```no_run
+    /// # async fn hand_over(driver: doorbell::NvmeDriver, options: doorbell::DriverOptions)
+    /// #     -> Result<(), Box<dyn std::error::Error>> {
+    /// let saved = driver.save()?;
+    /// let restored = options.restore(saved.state(), saved.memory().to_vec()).await?;
+    /// saved.hand_over();
+    /// for command in restored.commands {
+    ///     println!("{:?} of blocks {:?}: {:?}", command.command().cdw0.opcode(), command.blocks(), command.await.completion);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn save(&self) -> Result<Saved, NotYet> {
+        self.core.save()
     }
 
     /// Shuts the controller down in order: waits for commands in flight, deletes the queues, CC.SHN, CC.EN = 0.

@@ -26,6 +26,17 @@ pub enum CompletionMode {
     Adaptive,
 }
 
+impl CompletionMode {
+    pub(super) fn looks_after_submitting(self, device: &dyn Device) -> bool {
+        match self {
+            CompletionMode::Interrupt => false,
+            CompletionMode::Adaptive => true,
+            // Who polls looks soon enough, unless there is something already.
+            CompletionMode::Polling | CompletionMode::CallerPolls => device.completes_inline(),
+        }
+    }
+}
+
 /// When shadow doorbells are used: where a controller offers them (Doorbell Buffer Config), the driver writes its doorbells
 /// to memory that the controller looks at, and rings only when the controller has asked for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -132,6 +143,7 @@ pub struct DriverOptions {
     pub(crate) host_id: Option<HostId>,
     pub(crate) recovery: Recovery,
     pub(crate) retries: Retries,
+    pub(crate) inherited_first: bool,
 }
 
 impl DriverOptions {
@@ -156,6 +168,7 @@ impl DriverOptions {
             host_id: None,
             recovery: Recovery::default(),
             retries: Retries::default(),
+            inherited_first: false,
         }
     }
 
@@ -264,6 +277,13 @@ impl DriverOptions {
         self
     }
 
+    /// After [`restore`](Self::restore), has all I/O wait until every inherited command is done; else just that on blocks
+    /// which an inherited command changes. Default: no.
+    pub fn inherited_first(mut self, first: bool) -> Self {
+        self.inherited_first = first;
+        self
+    }
+
     /// The host identifier to set before the I/O queues exist.
     pub fn host_id(mut self, id: HostId) -> Self {
         self.host_id = Some(id);
@@ -280,7 +300,7 @@ impl DriverOptions {
         NvmeDriver::open(self).await
     }
 
-    fn check(&self) -> Result<(), DriverError> {
+    pub(super) fn check(&self) -> Result<(), DriverError> {
         let bad = |option, value: u64, allowed: String| Err(DriverError::BadOption { option, value, allowed });
         if self.depth == 0 || self.depth > MAX_DEPTH.into() {
             return bad("depth", self.depth.into(), format!("1 to {MAX_DEPTH}"));

@@ -1,15 +1,15 @@
-//! The memory of a queue pair: one allocation for rings, slots and lists, one for the pool.
+//! The memory of a queue pair: one allocation for rings and lists, one for the pool, one for the slots.
 
 use std::sync::Arc;
 
-use doorbell_device::{Device, DeviceError, DmaMemory};
+use doorbell_device::{Device, DeviceError, DmaMemory, Doorbell, HostMemory};
 use nvme_spec::registers::{cq_head_doorbell, offset, sq_tail_doorbell};
 
 use super::failure::Failure;
 use super::shadow::Shadows;
 use crate::error::DeviceMisbehaved;
 use crate::memory::PAGE_SIZE;
-use crate::queue::{Lists, Parts, Pool, QueuePair, SLOT_WORDS, Words};
+use crate::queue::{Adopted, Lists, MAX_DEPTH, Parts, Pool, QueuePair, SLOT_WORDS, Still, Words};
 
 /// Bytes of the largest block that there can be, with its metadata.
 const LARGEST_BLOCK: usize = 128 << 10;
@@ -49,25 +49,18 @@ pub(crate) fn build(device: &dyn Device, shape: &Shape, failure: Arc<Failure>) -
     let list_words = prps.max(sgls).next_power_of_two().clamp(8, page / 8);
     let submission = 0;
     let completion = submission + (entries * 64).next_multiple_of(page);
-    let slots = completion + (entries * 16).next_multiple_of(page);
-    let lists = slots + (depth * SLOT_WORDS * 8).next_multiple_of(page);
+    let lists = completion + (entries * 16).next_multiple_of(page);
     let end = lists + depth * list_words * 8;
     let memory = device.allocate(end, page as u64)?;
     // A chained list needs at least one more page than the data has, so the pool always has a page for it.
     let pool = device.allocate(shape.pool.max(page).next_multiple_of(page), page as u64)?;
-    let doorbell = |register: usize| {
-        let doorbell = device.doorbell(register)?;
-        Ok::<_, DeviceError>(match &shape.shadows {
-            Some(shadows) => shadows.over(doorbell, register - offset::DOORBELLS),
-            None => doorbell,
-        })
-    };
+    let doorbell = |register| doorbell(device, register, shape.shadows.as_ref());
     let parts = Parts {
         id: shape.id,
         depth: shape.depth,
         submission: words(&memory, submission, entries)?,
         completion: words(&memory, completion, entries)?,
-        slots: words(&memory, slots, depth)?,
+        slots: slots(depth)?,
         lists: Lists { words: words(&memory, lists, depth * list_words)?, words_per_slot: list_words },
         pool: Pool::new(pool, page),
         sq_doorbell: doorbell(sq_tail_doorbell(shape.id, shape.dstrd))?,
@@ -77,6 +70,78 @@ pub(crate) fn build(device: &dyn Device, shape: &Shape, failure: Arc<Failure>) -
     };
     let on_fault = Box::new(move |fault: &DeviceMisbehaved| failure.misbehaved(fault.clone()));
     Ok(Arc::new(QueuePair::new(parts, on_fault)))
+}
+
+fn doorbell(device: &dyn Device, register: usize, shadows: Option<&Arc<Shadows>>) -> Result<Doorbell, DeviceError> {
+    let doorbell = device.doorbell(register)?;
+    Ok(match shadows {
+        Some(shadows) => shadows.over(doorbell, register - offset::DOORBELLS),
+        None => doorbell,
+    })
+}
+
+/// A queue pair of another process, as its memory has it.
+pub(crate) struct Inherited {
+    pub(crate) id: u16,
+    pub(crate) depth: u16,
+    pub(crate) page_size: usize,
+    pub(crate) dstrd: u8,
+    pub(crate) submission: (DmaMemory, usize),
+    pub(crate) completion: (DmaMemory, usize),
+    pub(crate) lists: (DmaMemory, usize),
+    pub(crate) list_words: usize,
+    pub(crate) pool: DmaMemory,
+    pub(crate) eager: bool,
+    pub(crate) shadows: Option<Arc<Shadows>>,
+}
+
+/// Goes on with a queue pair that the device has.
+///
+/// # Errors
+/// The outer one is the device's, the inner one says what makes no sense.
+pub(crate) fn adopt(
+    device: &dyn Device,
+    shape: Inherited,
+    still: Still,
+    failure: Arc<Failure>,
+) -> Result<Result<(QueuePair, Vec<Adopted>), &'static str>, DeviceError> {
+    let Inherited { id, depth, page_size: page, list_words, pool, .. } = shape;
+    let entries = usize::from(depth) + 1;
+    if depth == 0 || depth > MAX_DEPTH || !list_words.is_power_of_two() || list_words > page / 8 {
+        return Ok(Err("its depth, or the length of its lists"));
+    }
+    if pool.len() < page {
+        return Ok(Err("a pool without a page"));
+    }
+    let words = (
+        Words::new(shape.submission.0, shape.submission.1, entries),
+        Words::new(shape.completion.0, shape.completion.1, entries),
+        Words::new(shape.lists.0, shape.lists.1, usize::from(depth) * list_words),
+    );
+    let (Some(submission), Some(completion), Some(lists)) = words else {
+        return Ok(Err("rings or lists past the end of their memory"));
+    };
+    let parts = Parts {
+        id,
+        depth,
+        submission,
+        completion,
+        slots: slots(depth.into())?,
+        lists: Lists { words: lists, words_per_slot: list_words },
+        pool: Pool::new(pool, page),
+        sq_doorbell: doorbell(device, sq_tail_doorbell(id, shape.dstrd), shape.shadows.as_ref())?,
+        cq_doorbell: doorbell(device, cq_head_doorbell(id, shape.dstrd), shape.shadows.as_ref())?,
+        eager: shape.eager,
+        exclusive: false,
+    };
+    let on_fault = Box::new(move |fault: &DeviceMisbehaved| failure.misbehaved(fault.clone()));
+    Ok(QueuePair::adopt(parts, on_fault, still))
+}
+
+/// Slots are no device's business, but may be another process's.
+fn slots(depth: usize) -> Result<Words<SLOT_WORDS>, DeviceError> {
+    let host = HostMemory::allocate(depth * SLOT_WORDS * 8)?;
+    Words::private(&host, depth).ok_or(DeviceError::Unsupported("memory that is not word-accessible"))
 }
 
 fn words<const N: usize>(memory: &DmaMemory, offset: usize, count: usize) -> Result<Words<N>, DeviceError> {

@@ -46,7 +46,7 @@ impl Core {
                     | DeviceFailed::AdminTimeout { .. }
                     | DeviceFailed::IoTimeout { .. }
             ),
-            Lost::Shutdown | Lost::Interrupted => false,
+            Lost::Shutdown | Lost::HandedOver | Lost::Interrupted => false,
         };
         let (now, policy) = (self.options.runtime.now(), self.options.recovery);
         resets.at.retain(|at| now.saturating_sub(*at) < policy.period);

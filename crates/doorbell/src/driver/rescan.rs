@@ -37,6 +37,16 @@ impl Rescans {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The NSIDs that were there when last looked at.
+    pub(crate) fn listed(&self) -> Vec<u32> {
+        self.known().iter().copied().collect()
+    }
+
+    /// Those that the process before knew.
+    pub(crate) fn inherit(&self, nsids: &[u32]) {
+        self.known().extend(nsids);
+    }
+
     /// `false` if it is being looked at just now: then it will be looked at once more.
     fn begin(&self, nsid: u32) -> bool {
         let mut looking = self.looking();
@@ -174,7 +184,7 @@ impl Core {
             Some(_) => !self.rescans.known().insert(nsid),
             None => self.rescans.known().remove(&nsid),
         };
-        match (held, seen) {
+        match (held, &seen) {
             // Another disk in its place: the old one is gone, and there is a new one.
             (Some(held), Some(seen)) if !held.is_removed() && !held.follow(seen) => {
                 self.events.tell(&ControllerEvent::NamespaceRemoved(nsid));

@@ -33,6 +33,17 @@ impl Shadows {
         Ok(Arc::new(Self { memory, page, active: AtomicBool::new(false), rung: AtomicU64::new(0) }))
     }
 
+    /// Goes on with those of another process. `None` if the memory is too small.
+    pub(crate) fn inherit(memory: DmaMemory, page: usize, active: bool) -> Option<Arc<Self>> {
+        let fits = memory.len() >= page.saturating_mul(2);
+        fits.then(|| Arc::new(Self { memory, page, active: AtomicBool::new(active), rung: AtomicU64::new(0) }))
+    }
+
+    /// Their memory, and whether the controller uses them.
+    pub(crate) fn memory(&self) -> (&DmaMemory, bool) {
+        (&self.memory, self.active.load(Ordering::SeqCst))
+    }
+
     /// The controller was reset: it has forgotten them, and no value is what it was.
     pub(crate) fn forget(&self) {
         self.active.store(false, Ordering::SeqCst);

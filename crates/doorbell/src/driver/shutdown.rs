@@ -48,6 +48,10 @@ impl Core {
         if !self.leave_running(ControllerState::ShuttingDown) {
             return self.wait_ended().await;
         }
+        self.wait_not_held().await;
+        if self.state() == ControllerState::HandedOver {
+            return;
+        }
         // Tells those who wait for queues, namespaces and events.
         self.stopped.notify(usize::MAX);
         self.issuers.wake_all();
@@ -78,7 +82,8 @@ impl Core {
     async fn wait_ended(&self) {
         loop {
             let listener = self.stopped.listen();
-            if matches!(self.state(), ControllerState::ShutDown | ControllerState::Failed) {
+            if matches!(self.state(), ControllerState::ShutDown | ControllerState::Failed | ControllerState::HandedOver)
+            {
                 return;
             }
             listener.await;
@@ -122,6 +127,14 @@ impl Core {
                 return;
             }
             self.set_recovering(true);
+            while self.is_held_still() {
+                self.set_recovering(false);
+                self.wait_not_held().await;
+                if self.state() != ControllerState::Running {
+                    return;
+                }
+                self.set_recovering(true);
+            }
             let recovered = loop {
                 // Perhaps it was lost while it was being brought back, or failed because it was.
                 if let Err(error) = self.device.check_present() {

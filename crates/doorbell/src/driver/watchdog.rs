@@ -96,8 +96,9 @@ impl Core {
             if self.state() != ControllerState::Running {
                 return;
             }
-            if self.is_recovering() {
+            if self.is_recovering() || self.is_held_still() {
                 self.wait_recovered().await;
+                self.wait_not_held().await;
                 watched.clear();
                 continue;
             }

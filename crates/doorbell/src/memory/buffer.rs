@@ -2,6 +2,8 @@ use std::fmt;
 
 use doorbell_device::{DmaMemory, OutOfRange};
 
+use super::buffers::Lent;
+
 /// Memory that the device reaches directly, handed out by [`NvmeDriver::allocate_buffer`].
 ///
 /// It goes into an I/O call by value and comes back with the result, so nobody looks at it while the device works on
@@ -9,14 +11,14 @@ use doorbell_device::{DmaMemory, OutOfRange};
 ///
 /// [`NvmeDriver::allocate_buffer`]: crate::NvmeDriver::allocate_buffer
 pub struct DmaBuffer {
-    memory: DmaMemory,
+    lent: Lent,
     len: usize,
     driver: u64,
 }
 
 impl DmaBuffer {
-    pub(crate) fn new(memory: DmaMemory, len: usize, driver: u64) -> Self {
-        Self { memory, len, driver }
+    pub(crate) fn new(lent: Lent, len: usize, driver: u64) -> Self {
+        Self { lent, len, driver }
     }
 
     /// Bytes.
@@ -37,7 +39,7 @@ impl DmaBuffer {
     /// If the buffer ends before `to` is full.
     pub fn read_at(&self, offset: usize, to: &mut [u8]) -> Result<(), OutOfRange> {
         self.check(offset, to.len())?;
-        self.memory.host().read_at(offset, to)
+        self.lent.memory.host().read_at(offset, to)
     }
 
     /// Copies into the buffer, from byte `offset` on.
@@ -46,7 +48,7 @@ impl DmaBuffer {
     /// If the buffer ends before `from` does.
     pub fn write_at(&mut self, offset: usize, from: &[u8]) -> Result<(), OutOfRange> {
         self.check(offset, from.len())?;
-        self.memory.host().write_at(offset, from)
+        self.lent.memory.host().write_at(offset, from)
     }
 
     /// The whole buffer, copied.
@@ -68,11 +70,11 @@ impl DmaBuffer {
     /// Where the device finds it, if it is this driver's device.
     #[inline]
     pub(crate) fn iova(&self, driver: u64) -> Option<u64> {
-        (self.driver == driver).then(|| self.memory.iova())
+        (self.driver == driver).then(|| self.lent.memory.iova())
     }
 
     pub(crate) fn memory(&self) -> &DmaMemory {
-        &self.memory
+        &self.lent.memory
     }
 }
 

@@ -81,6 +81,8 @@ pub(crate) struct Registration {
     pub(crate) life: Life,
     /// Keeps the memory reachable. Emptied when it is unregistered.
     pub(crate) mappings: std::sync::Mutex<Vec<DmaMemory>>,
+    /// The guest address of each, and what the device may do there.
+    pub(crate) regions: Vec<(u64, Access)>,
     /// Called when the last handle goes.
     pub(crate) on_drop: Box<dyn Fn(u64) + Send + Sync>,
 }
@@ -289,7 +291,13 @@ impl Region {
 impl Registration {
     /// With no driver.
     fn none() -> Self {
-        Self { driver: 0, life: Life::new(0), mappings: std::sync::Mutex::default(), on_drop: Box::new(|_| ()) }
+        Self {
+            driver: 0,
+            life: Life::new(0),
+            mappings: std::sync::Mutex::default(),
+            regions: Vec::new(),
+            on_drop: Box::new(|_| ()),
+        }
     }
 
     /// An error if no new I/O may use it.

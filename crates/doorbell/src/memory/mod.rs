@@ -2,12 +2,14 @@
 //! command names it to the device (PRP lists, SGLs).
 
 mod buffer;
+mod buffers;
 mod guest;
 mod paged_range;
 mod payload;
 mod pointers;
 
 pub use buffer::DmaBuffer;
+pub(crate) use buffers::Buffers;
 pub use guest::{GuestMemory, GuestMemoryBuilder, MemoryError};
 pub(crate) use guest::{Life, Registration};
 pub use paged_range::{PAGE_SIZE, PagedRange};

@@ -41,12 +41,20 @@ impl Inner {
     /// Sends a command of this namespace on a CPU's queue; its data, if it has some, goes through the pool.
     async fn execute_once(&self, cpu: u32, command: Command, data: Data<'_>) -> Result<Completion, RequestError> {
         self.check_present()?;
+        self.wait_for_inherited().await;
         let queue = self.queue(cpu).await?;
         let max = self.max_data(queue);
         let submitted =
             pooled::submit(queue, self.core.layout, max, Notes::default, || self.check_present(), command, data)
                 .await?;
         submitted.completion().await
+    }
+
+    /// Waits for inherited commands, whatever blocks they change.
+    pub(crate) async fn wait_for_inherited(&self) {
+        if self.is_held_back() {
+            self.core.wait_for_inherited(self.nsid, None).await;
+        }
     }
 
     /// Bytes that a command carries at most through the pool.

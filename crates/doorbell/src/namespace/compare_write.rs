@@ -56,6 +56,7 @@ impl Namespace {
         }
         inner.check_range(lba, blocks as u64)?;
 
+        inner.wait_for_inherited().await;
         let queue = inner.queue(target_cpu).await?;
         if queue.depth() < 2 {
             return Err(RequestError::Unsupported("fused commands on a queue of one command"));

@@ -1,5 +1,7 @@
 //! What a namespace is, as Identify says: its format, identity, size and limits.
 
+use std::sync::Arc;
+
 use nvme_spec::feature::FeatureId;
 use nvme_spec::identify::cns::{Cns, csi};
 use nvme_spec::identify::{
@@ -83,11 +85,23 @@ pub(crate) struct Details {
 }
 
 /// A namespace as Identify shows it at a moment.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Seen {
     pub(crate) block_count: u64,
     pub(crate) fixed: Fixed,
     pub(crate) details: Details,
+    pub(crate) pages: Arc<Pages>,
+}
+
+/// The pages that all of it is from.
+#[derive(Debug, Default)]
+pub(crate) struct Pages {
+    /// CNS 00h.
+    pub(crate) identify: Box<IdentifyNamespace>,
+    /// CNS 05h of the NVM command set, where it was needed and is there.
+    pub(crate) nvm: Option<Box<IdentifyNamespaceNvm>>,
+    /// CNS 03h.
+    pub(crate) ids: NamespaceIds,
 }
 
 impl Seen {
@@ -99,7 +113,32 @@ impl Seen {
             block_count: 0,
             fixed: Fixed { id, block_shift: 0, metadata: 0, interleaved: false, protection },
             details: Details::of(&IdentifyNamespace::default(), None, 0, 0),
+            pages: Arc::default(),
         }
+    }
+
+    /// What the pages of namespace `nsid` say, of a controller with these atomic write units.
+    pub(crate) fn of(nsid: u32, pages: Pages, (awun, awupf): (u16, u16)) -> Result<Self, NamespaceError> {
+        let (ns, ids, nvm) = (&*pages.identify, &pages.ids, pages.nvm.as_deref());
+        if let Some(csi) = ids.csi
+            && csi != csi::NVM
+        {
+            let name = csi::name(csi).unwrap_or("an unknown");
+            return Err(NamespaceError::CommandSet { nsid, csi, name });
+        }
+        if ns.nsze == 0 {
+            return Err(NamespaceError::NotFound { nsid });
+        }
+        let format = lba_format(ns)?;
+        let fixed = Fixed {
+            id: identity(ids, ns),
+            block_shift: format.lbads(),
+            metadata: format.ms(),
+            interleaved: ns.flbas.metadata_inline(),
+            protection: protection(ns, format, nvm)?,
+        };
+        let (block_count, details) = (ns.nsze, Details::of(ns, nvm, awun, awupf));
+        Ok(Seen { block_count, fixed, details, pages: Arc::new(pages) })
     }
 }
 
@@ -152,31 +191,13 @@ impl Core {
         })?;
         let ns = IdentifyNamespace::read_from_bytes(&bytes[..]).unwrap_or_default();
         let ids = self.descriptors(nsid).await?;
-        if let Some(csi) = ids.csi
-            && csi != csi::NVM
-        {
-            let name = csi::name(csi).unwrap_or("an unknown");
-            return Err(NamespaceError::CommandSet { nsid, csi, name });
-        }
-        if ns.nsze == 0 {
-            return Err(NamespaceError::NotFound { nsid });
-        }
-        let format = lba_format(&ns)?;
-        let nvm = if ns.dps.pi_type() != PiType::NONE || ns.nsfeat.has_npdgl() {
+        let usable = ids.csi.is_none_or(|csi| csi == csi::NVM) && ns.nsze != 0 && lba_format(&ns).is_ok();
+        let nvm = if usable && (ns.dps.pi_type() != PiType::NONE || ns.nsfeat.has_npdgl()) {
             self.identify_namespace_nvm(nsid).await?
         } else {
             None
         };
-        let protection = protection(&ns, format, nvm.as_deref())?;
-        let fixed = Fixed {
-            id: identity(&ids, &ns),
-            block_shift: format.lbads(),
-            metadata: format.ms(),
-            interleaved: ns.flbas.metadata_inline(),
-            protection,
-        };
-        let details = Details::of(&ns, nvm.as_deref(), self.identify.awun, self.identify.awupf);
-        Ok(Seen { block_count: ns.nsze, fixed, details })
+        Seen::of(nsid, Pages { identify: Box::new(ns), nvm, ids }, (self.identify.awun, self.identify.awupf))
     }
 
     /// CNS 05h of the NVM command set; `None` where the controller refuses it.

@@ -137,7 +137,7 @@ impl<'a> LongWay<'a> {
             }
             ready!(self.exchange.poll_pages(chain_bytes, context));
         }
-        let notes = Notes { tag: request.tag, registration, limit: self.terms.limit, bounced: false };
+        let notes = Notes { tag: request.tag, registration, limit: self.terms.limit, ..Notes::default() };
         self.exchange.poll_start(context, notes, |list, run| {
             // Under the queue's lock: after a reset, nothing goes to another disk in the old one's place.
             if request.inner.is_removed() {
@@ -182,7 +182,7 @@ impl<'a> LongWay<'a> {
         let (done_blocks, blocks) = (self.done, self.piece);
         let data = piece.next_multiple_of(core.page_size);
         ready!(self.exchange.poll_pages(data + list_pages(piece) * core.page_size, context));
-        let notes = Notes { tag: request.tag, registration: 0, limit: self.terms.limit, bounced: true };
+        let notes = Notes { tag: request.tag, limit: self.terms.limit, bounced: true, ..Notes::default() };
         let started = self.exchange.poll_start(context, notes, |list, run| {
             request.inner.check_present()?;
             let nowhere = MemoryError::NotPresent { gpa: u64::MAX };

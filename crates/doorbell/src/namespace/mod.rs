@@ -8,6 +8,7 @@ mod deallocate;
 mod info;
 mod long_way;
 mod reservation;
+mod saved;
 mod split;
 mod table;
 mod transfer;
@@ -23,16 +24,20 @@ pub use transfer::{BufferTransfer, Transfer};
 pub(crate) use transfer::{Kind, Request};
 
 use std::fmt;
-use std::sync::Arc;
-use std::sync::RwLock;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, RwLock};
 
 use event_listener::Event;
 use nvme_spec::Status;
 
-use self::info::{Details, Fixed};
+use self::info::{Details, Fixed, Pages};
 use crate::driver::Core;
 use crate::error::{NamespaceError, NvmeError, RequestError};
+
+/// The namespace is gone, for good as far as its handle goes.
+const REMOVED: u8 = 1;
+/// There are commands of another process that new I/O may have to wait for.
+const HELD_BACK: u8 = 2;
 
 /// How a namespace is to be used.
 #[derive(Debug, Clone, Copy, Default)]
@@ -73,8 +78,13 @@ pub(crate) struct Inner {
     /// to be bounced.
     direct_driver: u64,
     block_count: AtomicU64,
-    removed: AtomicBool,
+    /// [`REMOVED`] and [`HELD_BACK`]; 0 as long as all is well.
+    standing: AtomicU8,
     details: RwLock<Details>,
+    /// What Identify showed last.
+    pages: Mutex<Arc<Pages>>,
+    /// Whether metadata is carried.
+    carry_metadata: bool,
     /// Size or presence changed.
     pub(crate) changed: Event,
 }
@@ -82,31 +92,14 @@ pub(crate) struct Inner {
 impl Namespace {
     pub(crate) async fn open(core: &Arc<Core>, nsid: u32, options: NamespaceOptions) -> Result<Self, NamespaceError> {
         core.check_running()?;
+        if let Some(inner) = core.namespaces.inherit(nsid, options.carry_metadata) {
+            return Ok(Self { inner });
+        }
         let Some(reservation) = core.namespaces.reserve(nsid) else {
             return Err(NamespaceError::DuplicateRequest { nsid });
         };
         let seen = core.see_namespace(nsid).await?;
-        let fixed = seen.fixed;
-        let block_size = 1u32 << fixed.block_shift;
-        let taken_care_of = fixed.metadata == 0 || fixed.protection != Protection::None;
-        let transfer_block_size = match taken_care_of {
-            true => block_size,
-            false if options.carry_metadata && fixed.interleaved => block_size + u32::from(fixed.metadata),
-            false => return Err(NamespaceError::Metadata { bytes: fixed.metadata }),
-        };
-        let max_transfer_blocks = max_transfer_blocks(core, transfer_block_size)?;
-        let inner = Arc::new(Inner {
-            core: core.clone(),
-            nsid,
-            fixed,
-            transfer_block_size,
-            max_transfer_blocks,
-            direct_driver: if core.options.always_bounce { u64::MAX } else { core.id },
-            block_count: AtomicU64::new(seen.block_count),
-            removed: AtomicBool::new(false),
-            details: RwLock::new(seen.details),
-            changed: Event::new(),
-        });
+        let inner = Arc::new(Inner::new(core.clone(), nsid, seen, options.carry_metadata)?);
         if reservation.fulfil(inner.clone()) {
             core.rescan(nsid);
         }
@@ -337,6 +330,33 @@ fn max_transfer_blocks(core: &Core, block_size: u32) -> Result<u32, NamespaceErr
 }
 
 impl Inner {
+    fn new(core: Arc<Core>, nsid: u32, seen: Seen, carry_metadata: bool) -> Result<Self, NamespaceError> {
+        let fixed = seen.fixed;
+        let block_size = 1u32 << fixed.block_shift;
+        let taken_care_of = fixed.metadata == 0 || fixed.protection != Protection::None;
+        let transfer_block_size = match taken_care_of {
+            true => block_size,
+            false if carry_metadata && fixed.interleaved => block_size + u32::from(fixed.metadata),
+            false => return Err(NamespaceError::Metadata { bytes: fixed.metadata }),
+        };
+        let max_transfer_blocks = max_transfer_blocks(&core, transfer_block_size)?;
+        let direct_driver = if core.options.always_bounce { u64::MAX } else { core.id };
+        Ok(Self {
+            core,
+            nsid,
+            fixed,
+            transfer_block_size,
+            max_transfer_blocks,
+            direct_driver,
+            block_count: AtomicU64::new(seen.block_count),
+            standing: AtomicU8::new(0),
+            details: RwLock::new(seen.details),
+            pages: Mutex::new(seen.pages),
+            carry_metadata,
+            changed: Event::new(),
+        })
+    }
+
     pub(crate) fn details(&self) -> Details {
         *self.details.read().unwrap_or_else(|e| e.into_inner())
     }
@@ -351,9 +371,29 @@ impl Inner {
         self.direct_driver
     }
 
+    /// Whether I/O may go out without a further look.
     #[inline(always)]
+    pub(crate) fn is_well(&self) -> bool {
+        self.standing.load(Ordering::Acquire) == 0
+    }
+
+    #[inline]
     pub(crate) fn is_removed(&self) -> bool {
-        self.removed.load(Ordering::Acquire)
+        self.standing.load(Ordering::Acquire) & REMOVED != 0
+    }
+
+    /// Whether I/O may have to wait for inherited commands.
+    #[inline]
+    pub(crate) fn is_held_back(&self) -> bool {
+        self.standing.load(Ordering::Acquire) & HELD_BACK != 0
+    }
+
+    pub(crate) fn set_held_back(&self, held_back: bool) {
+        if held_back {
+            self.standing.fetch_or(HELD_BACK, Ordering::AcqRel);
+        } else {
+            self.standing.fetch_and(!HELD_BACK, Ordering::AcqRel);
+        }
     }
 
     /// An error if the namespace was removed: the one that the device gives when there is none.
@@ -382,7 +422,7 @@ impl Inner {
     }
 
     /// Takes over what Identify shows now. `false` if it is another disk, or none: then the handle is removed.
-    pub(crate) fn follow(&self, seen: Seen) -> bool {
+    pub(crate) fn follow(&self, seen: &Seen) -> bool {
         if self.is_removed() {
             return false;
         }
@@ -392,6 +432,7 @@ impl Inner {
             return false;
         }
         *self.details.write().unwrap_or_else(|e| e.into_inner()) = seen.details;
+        *self.pages.lock().unwrap_or_else(|e| e.into_inner()) = seen.pages.clone();
         let old = self.block_count.swap(seen.block_count, Ordering::AcqRel);
         if old != seen.block_count {
             tracing::info!(nsid = self.nsid, old, new = seen.block_count, "namespace resized");
@@ -402,7 +443,7 @@ impl Inner {
 
     /// Marks the handle removed, for good.
     pub(crate) fn remove(&self) {
-        if !self.removed.swap(true, Ordering::AcqRel) {
+        if self.standing.fetch_or(REMOVED, Ordering::AcqRel) & REMOVED == 0 {
             tracing::info!(nsid = self.nsid, "namespace removed");
         }
         self.changed.notify(usize::MAX);

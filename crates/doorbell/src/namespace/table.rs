@@ -16,6 +16,17 @@ enum Entry {
         changed: bool,
     },
     Held(Arc<Inner>),
+    /// Held by the process that was taken over, and nobody has asked for it here.
+    Inherited(Arc<Inner>),
+}
+
+impl Entry {
+    fn inner(&self) -> Option<&Arc<Inner>> {
+        match self {
+            Entry::Held(inner) | Entry::Inherited(inner) => Some(inner),
+            Entry::Reserved { .. } => None,
+        }
+    }
 }
 
 /// An NSID that is being opened. Given back when dropped, unless it became a handle.
@@ -35,7 +46,7 @@ impl Table {
         match entries.get(&nsid) {
             Some(Entry::Reserved { .. }) => return None,
             Some(Entry::Held(held)) if !held.is_removed() => return None,
-            Some(Entry::Held(_)) | None => {}
+            Some(Entry::Held(_) | Entry::Inherited(_)) | None => {}
         }
         entries.insert(nsid, Entry::Reserved { changed: false });
         Some(Reservation { table: self, nsid: Some(nsid) })
@@ -45,13 +56,36 @@ impl Table {
     /// that the namespace changed.
     pub(crate) fn get_changed(&self, nsid: u32) -> Option<Arc<Inner>> {
         match self.lock().get_mut(&nsid) {
-            Some(Entry::Held(held)) => Some(held.clone()),
+            Some(Entry::Held(held) | Entry::Inherited(held)) => Some(held.clone()),
             Some(Entry::Reserved { changed }) => {
                 *changed = true;
                 None
             }
             None => None,
         }
+    }
+
+    /// A handle that the process before had is kept for who asks for it.
+    pub(super) fn bequeath(&self, inner: Arc<Inner>) {
+        self.lock().insert(inner.nsid, Entry::Inherited(inner));
+    }
+
+    /// The handle that the process before had, for the first who asks for it in the same way: the same disk, or
+    /// removed.
+    pub(super) fn inherit(&self, nsid: u32, carry_metadata: bool) -> Option<Arc<Inner>> {
+        let mut entries = self.lock();
+        let Some(Entry::Inherited(inner)) = entries.get(&nsid) else { return None };
+        let inner = inner.clone();
+        if inner.carry_metadata != carry_metadata {
+            return None;
+        }
+        entries.insert(nsid, Entry::Held(inner.clone()));
+        Some(inner)
+    }
+
+    /// The handles there are, also those that nobody has asked for.
+    pub(crate) fn held(&self) -> Vec<Arc<Inner>> {
+        self.lock().values().filter_map(Entry::inner).cloned().collect()
     }
 
     /// The NSIDs that have a handle.
@@ -61,18 +95,12 @@ impl Table {
 
     /// Whether the namespace that a handle was made for is still there. One without a handle is nobody's business here.
     pub(crate) fn is_there(&self, nsid: u32) -> bool {
-        match self.lock().get(&nsid) {
-            Some(Entry::Held(held)) => !held.is_removed(),
-            _ => true,
-        }
+        self.lock().get(&nsid).and_then(Entry::inner).is_none_or(|held| !held.is_removed())
     }
 
     /// Whether no other host writes to a namespace, for all that is known.
     pub(crate) fn is_exclusive(&self, nsid: u32) -> bool {
-        match self.lock().get(&nsid) {
-            Some(Entry::Held(held)) => !held.is_shared(),
-            _ => false,
-        }
+        self.lock().get(&nsid).and_then(Entry::inner).is_some_and(|held| !held.is_shared())
     }
 
     /// The handle goes.
@@ -87,20 +115,18 @@ impl Table {
 
     /// Wakes everybody who waits for something of a namespace: the controller takes no more commands.
     pub(crate) fn close(&self) {
-        for entry in self.lock().values() {
+        self.lock().retain(|_, entry| {
             if let Entry::Held(held) = entry {
                 held.changed.notify(usize::MAX);
             }
-        }
+            // What nobody asked for keeps the driver alive no longer.
+            !matches!(entry, Entry::Inherited(_))
+        });
     }
 
     pub(crate) fn views(&self) -> Vec<NamespaceView> {
         let entries = self.lock();
-        let held = entries.values().filter_map(|entry| match entry {
-            Entry::Held(held) => Some(held.view()),
-            Entry::Reserved { .. } => None,
-        });
-        held.collect()
+        entries.values().filter_map(Entry::inner).map(|held| held.view()).collect()
     }
 }
 

@@ -386,7 +386,7 @@ impl<'a> Transfer<'a> {
         let Ok(Some(queue)) = core.issuers.get(request.cpu) else { return Start::Not };
         let Some(ready) = queue.begin(waker) else { return Start::Not };
         // Under the queue's lock. Of the namespace, because after a reset nothing goes to another disk in its place.
-        if inner.is_removed() || memory.has_ended() {
+        if !inner.is_well() || memory.has_ended() {
             ready.withdraw();
             return Start::Not;
         }
@@ -460,7 +460,25 @@ impl<'a> Transfer<'a> {
         terms: Terms,
         context: &mut Context<'_>,
     ) -> Poll<Result<(), RequestError>> {
+        if self.request.inner.is_held_back() {
+            return self.wait_for_inherited(queue, terms, context);
+        }
         self.stage = Stage::LongWay(LongWay::new(queue, terms));
+        self.poll_stage(context)
+    }
+
+    /// Goes on when no command of the process before changes its blocks any more.
+    #[cold]
+    #[inline(never)]
+    fn wait_for_inherited(
+        &mut self,
+        queue: &'a QueuePair,
+        terms: Terms,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<(), RequestError>> {
+        let Request { inner, lba, block_count, .. } = self.request;
+        let wait = inner.core.wait_for_inherited(inner.nsid, Some((lba, block_count.into())));
+        self.stage = Stage::Later(Box::pin(wait), LongWay::new(queue, terms));
         self.poll_stage(context)
     }
 

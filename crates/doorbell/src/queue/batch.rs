@@ -172,6 +172,14 @@ impl QueuePair {
         }
     }
 
+    /// Closes whoever's batch is open, and rings for what is behind it.
+    pub(super) fn tell_all(&self, inner: &mut Inner) {
+        inner.rare.unrung.close();
+        if inner.rare.unrung.is_any() {
+            self.ring(inner);
+        }
+    }
+
     /// As [`ring_for_waiting`](Self::ring_for_waiting), by who looks for completions: others' batches stay unrung, so
     /// that a thread that polls does not undo them.
     #[cold]

@@ -6,8 +6,8 @@ use std::task::{Context, Poll, Waker};
 use arrayvec::ArrayVec;
 use nvme_spec::Completion;
 
-use super::pair::{Held, Inner, QueuePair};
-use super::slots::{Slot, State, Token};
+use super::pair::{Gate, Held, Inner, QueuePair};
+use super::slots::{Returned, Slot, State, Token};
 use crate::error::{DeviceMisbehaved, Lost};
 
 /// Completions that are taken from the ring at a time.
@@ -22,16 +22,26 @@ impl QueuePair {
         let index = self.slots.of_cid(token.cid);
         let slot = self.slots.at(index);
         if !slot.is(State::Done, token.cid) {
-            match self.poll_again(token, context) {
+            match self.poll_again(token, context, false) {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(lost)) => return Poll::Ready(Err(lost)),
                 Poll::Pending => return Poll::Pending,
             }
         }
-        let completion = slot.result();
-        slot.set_state(State::Free, token.cid);
-        self.give_back(index);
-        Poll::Ready(Ok(completion))
+        loop {
+            let completion = slot.result();
+            slot.set_state(State::Free, token.cid);
+            if self.give_back(index) {
+                return Poll::Ready(Ok(completion));
+            }
+            // It is about to cross over to another process.
+            match self.poll_again(token, context, true) {
+                // It did not.
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(lost)) => return Poll::Ready(Err(lost)),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
     }
 
     /// Claims the result of a command if it is there, without a look for it, and just a success. The slot is free then.
@@ -42,15 +52,16 @@ impl QueuePair {
         let success = slot.is(State::Done, token.cid) && slot.is_plain_success();
         if success {
             slot.set_state(State::Free, token.cid);
-            self.give_back(index);
+            return self.give_back(index);
         }
-        success
+        false
     }
 
-    /// Not there at the first look: look for completions, leave the waker.
+    /// Not there at the first look: look for completions, leave the waker. `late` is who saw the result, but when it was
+    /// another's.
     #[cold]
     #[inline(never)]
-    fn poll_again(&self, token: Token, context: &mut Context<'_>) -> Poll<Result<(), Lost>> {
+    fn poll_again(&self, token: Token, context: &mut Context<'_>, late: bool) -> Poll<Result<(), Lost>> {
         let mut own_waker = Some(context.waker().clone());
         let mut woken = Woken::new();
         let mut inner = self.lock.lock();
@@ -61,7 +72,12 @@ impl QueuePair {
         let index = self.slots.of_cid(token.cid);
         let slot = self.slots.at(index);
         let result = match slot.state().0 {
-            State::Done => Poll::Ready(Ok(())),
+            State::Done | State::Returned => Poll::Ready(Ok(())),
+            // It was decided meanwhile whose it is.
+            State::Free if late && inner.rare.frozen.is_none() => Poll::Ready(match inner.rare.gate {
+                Gate::Closed => Err(self.lost()),
+                Gate::Open | Gate::Paused => Ok(()),
+            }),
             State::Lost => Poll::Ready(Err(self.lost())),
             State::Interrupted => Poll::Ready(Err(Lost::Interrupted)),
             State::Free | State::InFlight | State::Orphaned => {
@@ -83,10 +99,16 @@ impl QueuePair {
         })
     }
 
+    /// `false` if the result in the slot is another's.
     #[inline(always)]
-    fn give_back(&self, slot: u16) {
-        if self.free.give_back(slot) {
-            self.serve_waiting();
+    fn give_back(&self, slot: u16) -> bool {
+        match self.free.give_back(slot) {
+            Returned::Free => true,
+            Returned::Awaited => {
+                self.serve_waiting();
+                true
+            }
+            Returned::TooLate => false,
         }
     }
 
@@ -103,7 +125,11 @@ impl QueuePair {
                 inner.rare.rest().old_wakers.push(old_waker);
             }
             let slot = self.slots.at(index);
-            if slot.is(State::InFlight, token.cid) {
+            if inner.rare.frozen.as_ref().is_some_and(|frozen| frozen.holds(token)) {
+                if let Some(frozen) = &mut inner.rare.frozen {
+                    frozen.forget(token, held);
+                }
+            } else if slot.is(State::InFlight, token.cid) {
                 slot.set_state(State::Orphaned, token.cid);
                 inner.counters.orphaned += 1;
                 if !held.is_empty() {

@@ -57,11 +57,15 @@ impl QueuePair {
                         slot.set_state(State::Free, cid);
                         inner.taken.put_back(index);
                     }
-                    State::Free | State::Done | State::Lost | State::Interrupted => {}
+                    State::Free | State::Done | State::Returned | State::Lost | State::Interrupted => {}
                 }
             }
             rest.held.extend(inner.held.drain(..).map(|(_, held)| held));
             inner.rare.ended = self.exclusive;
+            if let Some(frozen) = inner.rare.frozen.take() {
+                self.end_frozen(*frozen, &mut rest);
+                rest.wakers.extend(inner.wakers.iter_mut().filter_map(Option::take));
+            }
             inner.rare.rest = Some(Box::new(rest));
         });
         self.pool.close();

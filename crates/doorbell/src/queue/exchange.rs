@@ -36,6 +36,13 @@ impl<'q> Exchange<'q> {
         Self { queue, run_place: None, run: None, place: None, token: None, looked: false }
     }
 
+    /// Of a command that is under way already.
+    pub(crate) fn started(queue: &'q QueuePair, token: Token, run: Option<Run>) -> Self {
+        let mut exchange = Self::new(queue);
+        (exchange.token, exchange.run) = (Some(token), run);
+        exchange
+    }
+
     pub(crate) fn queue(&self) -> &'q QueuePair {
         self.queue
     }
@@ -89,6 +96,7 @@ impl<'q> Exchange<'q> {
         build: impl FnOnce(List<'_>, Option<&Run>) -> Result<Command, E>,
     ) -> Poll<Result<(), Refused<E>>> {
         let run = self.run.as_ref();
+        let notes = Notes { pages: run.map_or((0, 0), Run::pages), ..notes };
         match self.queue.start(context.waker(), &mut self.place, notes, |list| build(list, run)) {
             Ok(Started { token, looked }) => {
                 self.token = Some(token);
@@ -116,7 +124,11 @@ impl<'q> Exchange<'q> {
         context: &mut Context<'_>,
         build: impl FnOnce([List<'_>; 2]) -> Result<[Command; 2], E>,
     ) -> Poll<Result<(), Refused<E>>> {
-        match self.queue.start_pair(context.waker(), &mut self.place, [Notes::default(); 2], build) {
+        let notes = [&self.run, &second.run].map(|run| {
+            let pages = run.as_ref().map_or((0, 0), Run::pages);
+            Notes { pages, ..Notes::default() }
+        });
+        match self.queue.start_pair(context.waker(), &mut self.place, notes, build) {
             Ok([first, other]) => {
                 self.token = Some(first);
                 second.token = Some(other);

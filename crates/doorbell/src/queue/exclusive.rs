@@ -131,7 +131,7 @@ impl QueuePair {
                             inner.held.push((index, Held::from(Some(buffer))));
                         }
                     }
-                    (State::Done | State::Lost | State::Interrupted, cid) => {
+                    (State::Done | State::Returned | State::Lost | State::Interrupted, cid) => {
                         slot.set_state(State::Free, cid);
                         inner.taken.put_back(index);
                     }

@@ -56,7 +56,7 @@ impl Moments {
 
 /// What a command changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Changes {
+pub(crate) enum Changes {
     Nothing,
     Blocks {
         nsid: u32,
@@ -68,7 +68,7 @@ enum Changes {
 }
 
 impl Changes {
-    fn of(queue: u16, command: &Command) -> Self {
+    pub(crate) fn of(queue: u16, command: &Command) -> Self {
         if queue == 0 {
             return match AdminOpcode(command.cdw0.opcode()) {
                 AdminOpcode::FORMAT_NVM
@@ -98,7 +98,7 @@ impl Changes {
         }
     }
 
-    fn overlap(self, other: Self) -> bool {
+    pub(crate) fn overlap(self, other: Self) -> bool {
         match (self, other) {
             (Changes::Nothing, _) | (_, Changes::Nothing) => false,
             (Changes::Anything, _) | (_, Changes::Anything) => true,

@@ -1,10 +1,13 @@
 //! Queue pairs: rings, slots, their memory, and waiting for them.
 
+mod adopt;
 mod batch;
 mod completions;
 mod end;
 mod exchange;
 mod exclusive;
+mod extras;
+mod frozen;
 mod history;
 mod inspect;
 mod lists;
@@ -16,18 +19,19 @@ mod rare;
 mod recovery;
 mod rings;
 mod slots;
-mod time_limits;
 mod waiting;
 mod words;
 
+pub(crate) use adopt::Adopted;
 pub(crate) use batch::Hold;
 pub(crate) use exchange::{Exchange, Refused, settled};
 pub(crate) use exclusive::Found;
-pub(crate) use history::{Moments, replayable};
+pub(crate) use extras::{InFlight, TimeLimit};
+pub(crate) use frozen::{Crossing, Still, StillCommand};
+pub(crate) use history::{Changes, Moments, replayable};
 pub use inspect::{CommandState, Counters, QueueState};
 pub(crate) use lists::{List, Lists};
-pub(crate) use pair::{Notes, Parts, QueuePair};
+pub(crate) use pair::{Held, Notes, Parts, QueuePair};
 pub(crate) use pool::Pool;
 pub(crate) use slots::{MAX_DEPTH, SLOT_WORDS, Token};
-pub(crate) use time_limits::{InFlight, TimeLimit};
 pub(crate) use words::Words;

@@ -8,6 +8,7 @@ use doorbell_device::Doorbell;
 use event_listener::Event;
 use nvme_spec::Command;
 
+use super::extras::{Extra, Extras, TimeLimit};
 use super::inspect::Counters;
 use super::lists::{List, Lists};
 use super::lock::{Guard, MarkedLock};
@@ -15,7 +16,6 @@ use super::pool::{Pool, Run};
 use super::rare::Rare;
 use super::rings::{self, Commands, CompletionRing, Completions, SubmissionRing};
 use super::slots::{FreeSlots, SLOT_WORDS, Slots, Taken, Token};
-use super::time_limits::{TimeLimit, TimeLimits};
 use super::waiting::Place;
 use super::words::Words;
 use crate::error::{DeviceMisbehaved, Lost};
@@ -79,6 +79,8 @@ pub(crate) struct Notes {
     pub(crate) registration: u64,
     /// How long it may take.
     pub(crate) limit: TimeLimit,
+    /// The pages of the pool that it has: the first, and how many.
+    pub(crate) pages: (u32, u32),
     /// Whether its data goes through bounce pages.
     pub(crate) bounced: bool,
 }
@@ -190,7 +192,7 @@ pub(super) struct Inner {
     /// Memory of orphaned slots.
     pub(super) held: Vec<(u16, Held)>,
     pub(super) rare: Rare,
-    pub(super) limits: TimeLimits,
+    pub(super) extras: Extras,
     /// Of doorbells, those besides one for each command.
     pub(super) counters: Counters,
     /// Commands that had no doorbell of their own, or one that is counted.
@@ -210,6 +212,12 @@ impl Inner {
 
 impl QueuePair {
     pub(crate) fn new(parts: Parts, on_fault: Box<dyn Fn(&DeviceMisbehaved) + Send + Sync>) -> Self {
+        rings::clear(&parts.submission, &parts.completion);
+        Self::with_rings(parts, on_fault)
+    }
+
+    /// With rings that are as they are.
+    pub(super) fn with_rings(parts: Parts, on_fault: Box<dyn Fn(&DeviceMisbehaved) + Send + Sync>) -> Self {
         let depth = parts.depth;
         let (free, taken) = FreeSlots::new(depth);
         // One entry more than slots: a full ring is then impossible, and never looks like an empty one.
@@ -221,11 +229,10 @@ impl QueuePair {
             wakers: (0..depth).map(|_| None).collect(),
             held: Vec::new(),
             rare: Rare::new(),
-            limits: TimeLimits::default(),
+            extras: Extras::default(),
             counters: Counters::default(),
             without_doorbell: 0,
         };
-        rings::clear(&parts.submission, &parts.completion);
         Self {
             id: parts.id,
             eager: parts.eager,
@@ -393,8 +400,9 @@ impl QueuePair {
         if notes.bounced {
             inner.counters.bounced += 1;
         }
-        if notes.limit != TimeLimit::Usual {
-            inner.limits.set(slot, self.depth(), inner.counters.submitted, notes.limit);
+        if notes.limit != TimeLimit::Usual || notes.pages != (0, 0) {
+            let extra = Extra { sequence: inner.counters.submitted, limit: notes.limit, pages: notes.pages };
+            inner.extras.set(slot, self.depth(), extra);
         }
         token
     }

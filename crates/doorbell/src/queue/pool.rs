@@ -27,6 +27,11 @@ impl Run {
         Some(Self { first: first.try_into().ok()?, pages: NonZeroU32::new(pages.try_into().ok()?)? })
     }
 
+    /// Its first page, and how many it has.
+    pub(crate) fn pages(&self) -> (u32, u32) {
+        (self.first, self.pages.get())
+    }
+
     fn range(&self) -> Range<usize> {
         let first = self.first as usize;
         first..first + self.pages.get() as usize
@@ -145,6 +150,25 @@ impl Pool {
             (Some(first), Some(rest)) => (first, Some(rest)),
             _ => (run, None),
         }
+    }
+
+    /// All of its memory.
+    pub(crate) fn all_memory(&self) -> &DmaMemory {
+        &self.memory
+    }
+
+    /// Takes just these pages, which a command had when the pool was another process's; `None` if there are none, or
+    /// they are taken.
+    pub(crate) fn take_again(&self, (first, pages): (u32, u32)) -> Option<Run> {
+        let run = Run::new(first as usize, pages as usize)?;
+        let mut state = self.lock();
+        let used = state.used.get_mut(run.range())?;
+        if used.iter().any(|used| *used) {
+            return None;
+        }
+        used.fill(true);
+        state.in_use += run.range().len();
+        Some(run)
     }
 
     /// The memory of a run: the pool's, and the offset and length in it.

@@ -3,6 +3,7 @@ use std::ops::{Deref, DerefMut};
 use arrayvec::ArrayVec;
 
 use super::batch::Unrung;
+use super::frozen::Frozen;
 use super::pair::{Gate, Rest};
 use super::waiting::Waiting;
 
@@ -29,6 +30,8 @@ pub(super) struct Things {
     /// For [`QueuePair::unlock`](super::pair::QueuePair::unlock) to do.
     pub(super) rest: Option<Box<Rest>>,
     pub(super) unrung: Unrung,
+    /// Set while it is held still, so that another process can take it over. It is halted then.
+    pub(super) frozen: Option<Box<Frozen>>,
 }
 
 impl Rare {
@@ -41,6 +44,7 @@ impl Rare {
             retiring: 0,
             rest: None,
             unrung: Unrung::default(),
+            frozen: None,
         };
         Self { quiet: true, things }
     }
@@ -53,7 +57,7 @@ impl Rare {
     }
 
     pub(super) fn settle(&mut self) {
-        let Things { gate, halted, ended, waiting, retiring, rest, unrung } = &self.things;
+        let Things { gate, halted, ended, waiting, retiring, rest, unrung, frozen: _ } = &self.things;
         let waited_for = waiting.is_hungry() || *retiring != 0;
         let open = *gate == Gate::Open && !halted;
         self.quiet = open && !ended && !waited_for && rest.is_none() && unrung.is_nothing();

@@ -24,7 +24,12 @@ pub(crate) struct SubmissionRing {
 
 impl SubmissionRing {
     pub(crate) fn new(id: u16, entries: u16) -> Self {
-        Self { entries, tail: 0, head: 0, first: u32::from(id) << 16, count: entries.into() }
+        Self::at(id, entries, 0, 0)
+    }
+
+    /// Where another process was.
+    pub(crate) fn at(id: u16, entries: u16, tail: u16, head: u16) -> Self {
+        Self { entries, tail, head, first: u32::from(id) << 16, count: entries.into() }
     }
 
     /// Writes a command at the tail and moves on. The caller sees to it that there is room, by having fewer slots
@@ -73,7 +78,12 @@ pub(crate) struct CompletionRing {
 
 impl CompletionRing {
     pub(crate) fn new(entries: u16) -> Self {
-        Self { entries, head: 0, phase: true }
+        Self::at(entries, 0, true)
+    }
+
+    /// Where another process was.
+    pub(crate) fn at(entries: u16, head: u16, phase: bool) -> Self {
+        Self { entries, head, phase }
     }
 
     /// Whether the device has posted a completion at the head.

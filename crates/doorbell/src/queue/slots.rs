@@ -45,6 +45,9 @@ pub(crate) enum State {
     Lost = 4,
     /// The controller was reset while it had the command.
     Interrupted = 5,
+    /// As [`Done`](Self::Done), after it was held back for another process that did not come. To be claimed under the
+    /// lock.
+    Returned = 6,
 }
 
 /// A claim on a slot: the identifier of its command, which says which slot, and in which of its lives.
@@ -150,6 +153,7 @@ impl<'a> Slot<'a> {
             2 => State::Done,
             3 => State::Orphaned,
             5 => State::Interrupted,
+            6 => State::Returned,
             _ => State::Lost,
         };
         (state, word as u16)
@@ -172,6 +176,16 @@ impl<'a> Slot<'a> {
         self.words[RESULT].store(completion[0], Ordering::Relaxed);
         self.words[RESULT + 1].store(completion[1], Ordering::Relaxed);
         self.set_state(State::Done, cid);
+    }
+
+    /// The stored result, as it came.
+    pub(crate) fn result_words(self) -> [u64; 2] {
+        [RESULT, RESULT + 1].map(|word| self.words[word].load(Ordering::Relaxed))
+    }
+
+    /// The command it holds, as it went out.
+    pub(crate) fn command_words(self) -> [u64; 8] {
+        std::array::from_fn(|word| self.words[word].load(Ordering::Relaxed))
     }
 
     /// Whether the stored result is a success, and its status says nothing more.
@@ -216,6 +230,16 @@ pub(crate) struct FreeSlots {
     awaited: AtomicBool,
 }
 
+/// What became of a slot that was given back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Returned {
+    Free,
+    /// It is free, and somebody waits for one.
+    Awaited,
+    /// The result in it was claimed by another before.
+    TooLate,
+}
+
 /// The lock holder's share of the free slots: taken from [`FreeSlots`] a word at a time.
 pub(crate) struct Taken {
     /// The word looked at first, the slot of its first bit, and which one it is of all.
@@ -239,16 +263,31 @@ impl FreeSlots {
         (free, Taken { word: 0, first: 0, hint: 0, bits: vec![0; words].into() })
     }
 
-    /// Gives a slot back. `true` if somebody waits for one.
+    /// Gives a slot back. Says whether somebody waits for one, unless it was claimed by another before.
     #[inline(always)]
     #[must_use = "a waiter is to be served"]
-    pub(crate) fn give_back(&self, slot: u16) -> bool {
+    pub(crate) fn give_back(&self, slot: u16) -> Returned {
         // Sequentially consistent, as is the look at `awaited` after it: whoever sets `awaited` and then finds no
         // slot is seen here. On x86 the load costs nothing extra.
-        if let Some(word) = self.bits.get(usize::from(slot) / 64) {
-            word.fetch_or(1 << (slot % 64), Ordering::SeqCst);
+        let bit = 1 << (slot % 64);
+        let word = self.bits.get(usize::from(slot) / 64);
+        if word.is_some_and(|word| word.fetch_or(bit, Ordering::SeqCst) & bit != 0) {
+            return Returned::TooLate;
         }
-        self.awaited.load(Ordering::SeqCst)
+        if self.awaited.load(Ordering::SeqCst) { Returned::Awaited } else { Returned::Free }
+    }
+
+    /// Claims the result in a slot, for the holder of the lock: whoever would give the slot back is too late then.
+    /// `false` if somebody was faster.
+    pub(crate) fn claim(&self, slot: u16) -> bool {
+        self.give_back(slot) != Returned::TooLate
+    }
+
+    /// Undoes [`claim`](Self::claim).
+    pub(crate) fn unclaim(&self, slot: u16) {
+        if let Some(word) = self.bits.get(usize::from(slot) / 64) {
+            word.fetch_and(!(1 << (slot % 64)), Ordering::SeqCst);
+        }
     }
 
     /// Takes a free slot.

@@ -1,6 +1,6 @@
 //! 64-bit words that a device or another process reads and writes too, in groups of `N`.
 
-use doorbell_device::DmaMemory;
+use doorbell_device::{DmaMemory, HostMemory};
 
 use crate::sync::AtomicU64;
 
@@ -14,8 +14,8 @@ pub(crate) struct Words<const N: usize> {
     groups: Groups<N>,
     /// Where the device finds the first.
     iova: u64,
-    /// Keeps the device's way to it.
-    _mapping: Option<DmaMemory>,
+    /// Keeps the device's way to it, and the byte offset in it.
+    mapping: Option<(DmaMemory, usize)>,
 }
 
 impl<const N: usize> Words<N> {
@@ -24,7 +24,23 @@ impl<const N: usize> Words<N> {
     pub(crate) fn new(mapping: DmaMemory, offset: usize, count: usize) -> Option<Self> {
         let first = offset.is_multiple_of(8).then_some(offset / 8)?;
         let groups = Groups::new(mapping.host().clone(), first, count)?;
-        Some(Self { groups, iova: mapping.iova() + offset as u64, _mapping: Some(mapping) })
+        Some(Self { groups, iova: mapping.iova() + offset as u64, mapping: Some((mapping, offset)) })
+    }
+
+    /// `count` groups that no device reaches.
+    #[cfg(not(doorbell_loom))]
+    pub(crate) fn private(host: &HostMemory, count: usize) -> Option<Self> {
+        Some(Self { groups: Groups::new(host.clone(), 0, count)?, iova: 0, mapping: None })
+    }
+
+    #[cfg(doorbell_loom)]
+    pub(crate) fn private(_: &HostMemory, count: usize) -> Option<Self> {
+        Some(Self::model(count))
+    }
+
+    /// The memory that it is part of, and the byte offset in that; none of what no device reaches.
+    pub(crate) fn place(&self) -> Option<(&DmaMemory, usize)> {
+        self.mapping.as_ref().map(|(memory, offset)| (memory, *offset))
     }
 
     #[cfg(doorbell_loom)]
@@ -35,7 +51,7 @@ impl<const N: usize> Words<N> {
     #[cfg(doorbell_loom)]
     pub(crate) fn model(count: usize) -> Self {
         let group = || std::array::from_fn(|_| AtomicU64::new(0));
-        Self { groups: (0..count).map(|_| group()).collect(), iova: 0, _mapping: None }
+        Self { groups: (0..count).map(|_| group()).collect(), iova: 0, mapping: None }
     }
 
     /// All groups. For what a device names by an index: nobody has checked that.

@@ -85,7 +85,7 @@ proptest! {
             } else if !out.is_empty() {
                 let slot = out.swap_remove(which.index(out.len()));
                 if op == 2 {
-                    prop_assert!(!free.give_back(slot));
+                    prop_assert_eq!(free.give_back(slot), Returned::Free);
                 } else {
                     taken.put_back(slot);
                 }
@@ -99,8 +99,8 @@ fn giving_back_tells_of_who_waits() {
     let (free, mut taken) = FreeSlots::new(1);
     assert_eq!(free.take(&mut taken), Some(0));
     free.set_awaited(true);
-    assert!(free.give_back(0));
+    assert_eq!(free.give_back(0), Returned::Awaited);
     free.set_awaited(false);
     assert_eq!(free.take(&mut taken), Some(0));
-    assert!(!free.give_back(0));
+    assert_eq!(free.give_back(0), Returned::Free);
 }

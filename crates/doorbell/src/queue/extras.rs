@@ -1,4 +1,4 @@
-//! How long commands may take. Few say so for themselves, and only those cost anything.
+//! What few commands have besides what every slot holds. Only those pay for it.
 
 use std::time::Duration;
 
@@ -16,25 +16,35 @@ pub(crate) enum TimeLimit {
     After(Duration),
 }
 
-/// The limits of commands that have their own, by slot. A command's number tells it from those before it.
-#[derive(Default)]
-pub(super) struct TimeLimits(Box<[(u64, TimeLimit)]>);
+/// What a command has besides.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Extra {
+    /// The command's number in its queue, which tells it from the slot's earlier ones.
+    pub(super) sequence: u64,
+    pub(super) limit: TimeLimit,
+    /// Pages of the pool: the first, and how many.
+    pub(super) pages: (u32, u32),
+}
 
-impl TimeLimits {
-    #[cold]
-    pub(super) fn set(&mut self, slot: u16, depth: u16, sequence: u64, limit: TimeLimit) {
+/// By slot; empty until there is one.
+#[derive(Default)]
+pub(super) struct Extras(Box<[Extra]>);
+
+impl Extras {
+    pub(super) fn set(&mut self, slot: u16, depth: u16, extra: Extra) {
         if self.0.is_empty() {
-            self.0 = vec![(0, TimeLimit::Usual); depth.into()].into();
+            self.0 = vec![Extra::default(); depth.into()].into();
         }
         if let Some(of_slot) = self.0.get_mut(usize::from(slot)) {
-            *of_slot = (sequence, limit);
+            *of_slot = extra;
         }
     }
 
-    fn get(&self, slot: u16, sequence: u64) -> TimeLimit {
+    /// What the command of this number, which has the slot now, has besides.
+    pub(super) fn get(&self, slot: u16, sequence: u64) -> Extra {
         match self.0.get(usize::from(slot)) {
-            Some((of, limit)) if *of == sequence => *limit,
-            _ => TimeLimit::Usual,
+            Some(extra) if extra.sequence == sequence => *extra,
+            _ => Extra::default(),
         }
     }
 }
@@ -57,7 +67,7 @@ impl QueuePair {
         let in_flight = slots.filter_map(|(index, slot)| match slot.state() {
             (State::InFlight | State::Orphaned, cid) => {
                 let sequence = slot.sequence();
-                let limit = inner.limits.get(index, sequence);
+                let limit = inner.extras.get(index, sequence).limit;
                 Some(InFlight { cid, opcode: slot.command().cdw0.opcode(), sequence, limit })
             }
             _ => None,
