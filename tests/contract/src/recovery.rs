@@ -545,3 +545,35 @@ fn f10_no_failure_resets_the_subsystem() {
     assert_eq!(driver.inspect().controller.resets, 3);
     assert!(!tracer.to_string().contains("NSSR"), "others are struck by it");
 }
+
+#[test]
+fn f5_a_new_handle_does_not_inherit_what_an_old_one_had_in_flight() {
+    let bench = own();
+    let second = bench.subsystem.add_namespace(NamespaceConfig::ram(1 << 20)).expect("namespace 2");
+    let Up { bench, device, driver, namespace } = up(bench);
+    let _second = bench.run(driver.namespace(second)).expect("namespace 2");
+    let set_faults = |plan| device.with_controller(|controller| controller.set_faults(plan));
+    set_faults(FaultPlan::on(CommandMatch::io(NvmOpcode::READ.0).times(1), Fault::Fatal));
+    let mut bytes = vec![0; 4096];
+    let read = bench.run(async {
+        let mut read = pin!(namespace.read_slice(0, 0, &mut bytes));
+        assert!(poll_once(&mut read).await.is_none());
+        // Let it see the command, and fail.
+        bench.world.sleep(Duration::from_millis(1)).await;
+        bench.subsystem.remove_namespace(1).expect("removed");
+        bench
+            .subsystem
+            .add_namespace(NamespaceConfig { nsid: Some(1), ..NamespaceConfig::ram(16 << 20) })
+            .expect("another");
+        // While the other namespace is being looked at again, somebody opens the one that took this one's place.
+        let slow = CommandMatch { nsid: Some(second), ..CommandMatch::admin(AdminOpcode::IDENTIFY.0) };
+        set_faults(FaultPlan::on(slow, Fault::delay(Duration::from_secs(5))));
+        namespace.wait_removed().await;
+        let new = driver.namespace(1).await.expect("the new one");
+        assert_eq!(driver.state(), ControllerState::Recovering);
+        let result = read.await;
+        new.flush(0).await.expect("flushed");
+        result
+    });
+    assert_eq!(read.expect_err("it is gone").status(), Some(Status::INVALID_NAMESPACE_OR_FORMAT));
+}

@@ -190,7 +190,7 @@ pub(crate) async fn enable_and_identify(
 ) -> Result<Found, DriverError> {
     let (sq, cq) = admin.queue.ring_iovas();
     registers.enable(admin.queue.depth() + 1, sq, cq, page_size).await?;
-    admin.queue.resume(|_| true);
+    admin.queue.resume(|_, _| true);
 
     let bytes = admin.identify(Cns::CONTROLLER, 0, 0).await.map_err(DriverError::command("Identify Controller"))?;
     let identify = Box::new(IdentifyController::read_from_bytes(&bytes[..]).unwrap_or_default());

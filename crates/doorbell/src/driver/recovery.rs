@@ -110,7 +110,7 @@ impl Core {
         };
         futures_lite::future::or(failed, back).await?;
         for queue in self.issuers.queues() {
-            queue.resume(|nsid| self.namespaces.is_there(nsid));
+            queue.resume(|nsid, sequence| self.namespaces.is_there(nsid, queue.id(), sequence));
         }
         Ok(())
     }

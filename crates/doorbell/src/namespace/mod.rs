@@ -23,6 +23,7 @@ pub(crate) use table::Table;
 pub use transfer::{BufferTransfer, Transfer};
 pub(crate) use transfer::{Kind, Request};
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
@@ -85,6 +86,8 @@ pub(crate) struct Inner {
     pages: Mutex<Arc<Pages>>,
     /// Whether metadata is carried.
     carry_metadata: bool,
+    /// The last command of each queue before this handle: those up to it are no business of this one.
+    before: BTreeMap<u16, u64>,
     /// Size or presence changed.
     pub(crate) changed: Event,
 }
@@ -341,9 +344,11 @@ impl Inner {
         };
         let max_transfer_blocks = max_transfer_blocks(&core, transfer_block_size)?;
         let direct_driver = if core.options.always_bounce { u64::MAX } else { core.id };
+        let before = core.queues().iter().map(|queue| (queue.id(), queue.submitted())).collect();
         Ok(Self {
             core,
             nsid,
+            before,
             fixed,
             transfer_block_size,
             max_transfer_blocks,
@@ -364,6 +369,11 @@ impl Inner {
     #[inline(always)]
     pub(crate) fn block_count(&self) -> u64 {
         self.block_count.load(Ordering::Acquire)
+    }
+
+    /// Whether a queue's command of this number for this NSID was sent by this handle, and not by one before.
+    pub(crate) fn has_sent(&self, queue: u16, sequence: u64) -> bool {
+        self.before.get(&queue).is_none_or(|last| sequence > *last)
     }
 
     /// See `direct_driver`.

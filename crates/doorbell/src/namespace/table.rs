@@ -93,9 +93,16 @@ impl Table {
         self.lock().keys().copied().collect()
     }
 
-    /// Whether the namespace that a handle was made for is still there. One without a handle is nobody's business here.
-    pub(crate) fn is_there(&self, nsid: u32) -> bool {
-        self.lock().get(&nsid).and_then(Entry::inner).is_none_or(|held| !held.is_removed())
+    /// Whether the namespace is still there that a queue's command of this number was sent for. One without a handle is
+    /// nobody's business here.
+    pub(crate) fn is_there(&self, nsid: u32, queue: u16, sequence: u64) -> bool {
+        let entries = self.lock();
+        match entries.get(&nsid) {
+            Some(Entry::Held(held) | Entry::Inherited(held)) => !held.is_removed() && held.has_sent(queue, sequence),
+            // A new handle is being made, so there is none that was before.
+            Some(Entry::Reserved { .. }) => false,
+            None => true,
+        }
     }
 
     /// Whether no other host writes to a namespace, for all that is known.

@@ -82,8 +82,8 @@ impl QueuePair {
     }
 
     /// The device has the queue again: sends once more what was kept, in its old order, and takes commands. What was
-    /// kept for a namespace of which `there` says that it is gone ends with Invalid Namespace or Format.
-    pub(crate) fn resume(&self, there: impl Fn(u32) -> bool) {
+    /// kept for a namespace of which `there` says, by NSID and the command's number, that it is gone ends with Invalid Namespace or Format.
+    pub(crate) fn resume(&self, there: impl Fn(u32, u64) -> bool) {
         let mut inner = self.lock.lock();
         let mut kept: Vec<(u64, u16)> = (0..self.depth())
             .filter(|index| self.slots.at(*index).state().0 == State::InFlight)
@@ -96,7 +96,7 @@ impl QueuePair {
             let slot = self.slots.at(index);
             let (_, cid) = slot.state();
             let command: Command = slot.command();
-            if there(command.nsid) {
+            if there(command.nsid, slot.sequence()) {
                 inner.sq.push(&self.submission, &command.to_words());
                 sent += 1;
             } else {

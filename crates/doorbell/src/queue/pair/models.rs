@@ -250,7 +250,7 @@ fn loom_pair_a_reset_meets_a_submission() {
         let recovery = thread::spawn(move || {
             recovery.pause();
             recovery.after_stop(&std::collections::BTreeSet::new());
-            recovery.resume(|_| true);
+            recovery.resume(|_, _| true);
         });
         let (woken, waker) = Woken::new();
         let mut exchange = Exchange::new(&queue);
