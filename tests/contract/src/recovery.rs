@@ -577,3 +577,22 @@ fn f5_a_new_handle_does_not_inherit_what_an_old_one_had_in_flight() {
     });
     assert_eq!(read.expect_err("it is gone").status(), Some(Status::INVALID_NAMESPACE_OR_FORMAT));
 }
+
+#[test]
+fn f7_unregistering_memory_ends_with_what_is_not_sent_again() {
+    let Up { bench, device, driver, namespace } = up(own());
+    let memory = driver.register_memory(&guest(4)).expect("registered");
+    let pages = gpns(0, 1);
+    let plan = FaultPlan::on(CommandMatch::io(NvmOpcode::READ.0).times(1), Fault::Fatal);
+    device.with_controller(|controller| controller.set_faults(plan));
+    bench.run(async {
+        let mut read = pin!(namespace.read(0, 0, 8, &memory, whole(&pages)));
+        assert!(poll_once(&mut read).await.is_none());
+        bench.world.sleep(Duration::from_millis(1)).await;
+        bench.subsystem.remove_namespace(1).expect("removed");
+        // Nobody looks at the read, nor at anything else, meanwhile.
+        driver.unregister_memory(&memory).await;
+        let error = read.await.expect_err("it is gone");
+        assert_eq!(error.status(), Some(Status::INVALID_NAMESPACE_OR_FORMAT));
+    });
+}

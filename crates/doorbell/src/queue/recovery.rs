@@ -102,6 +102,7 @@ impl QueuePair {
             } else {
                 let status = StatusField::new().with_status(Status::INVALID_NAMESPACE_OR_FORMAT).with_dnr(true);
                 slot.finish(cid, Completion { cid, sqid: self.id, status, ..Completion::default() }.to_words());
+                inner.rare.rest().retired = true;
                 wakers.extend(inner.wakers.get_mut(usize::from(index)).and_then(Option::take));
             }
         }
