@@ -25,7 +25,7 @@ use crate::admin::reservation_log::ReservationLog;
 use crate::config::{ControllerConfig, InterruptMode};
 use crate::delayed::Delayed;
 use crate::events::Events;
-use crate::fault::{FaultPlan, Judge};
+use crate::fault::{FaultPlan, FaultRule, Judge};
 use crate::health::{Condition, Health};
 use crate::namespace::Namespace;
 use crate::port::Port;
@@ -150,6 +150,16 @@ impl Controller {
     /// Replaces the fault plan; counts begin anew.
     pub fn set_faults(&mut self, plan: FaultPlan) {
         self.judge = Judge::new(plan);
+    }
+
+    /// Adds a rule at the end of the fault plan.
+    pub fn add_fault(&mut self, rule: FaultRule) {
+        self.judge.add(rule);
+    }
+
+    /// How often each rule of the fault plan has applied.
+    pub fn faults_applied(&self) -> Vec<u64> {
+        self.judge.applied()
     }
 
     /// Tells the controller how it is doing. A warning that comes on is an asynchronous event, if the host wants those.
@@ -321,12 +331,12 @@ impl Controller {
 
     fn wake_at(&self) -> Option<Duration> {
         let times = [
-            // What is due and has not happened waits for storage, which wakes.
-            self.registers.next_change().filter(|at| *at > self.now),
+            self.registers.next_change(),
             self.delayed.next_at(),
             if self.judge.is_idle() { None } else { self.judge.next_time() },
             self.config.housekeeping.map(|interval| self.now.saturating_add(interval)),
         ];
-        times.into_iter().flatten().min()
+        // What is due and has not happened waits for storage, which wakes, or for a host that resets a stuck controller.
+        times.into_iter().flatten().filter(|at| *at > self.now).min()
     }
 }

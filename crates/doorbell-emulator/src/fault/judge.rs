@@ -57,6 +57,16 @@ impl Judge {
         Self { rules: plan.rules.into_iter().map(track).collect() }
     }
 
+    /// Adds a rule at the end of the plan.
+    pub(crate) fn add(&mut self, rule: super::FaultRule) {
+        self.rules.push(Tracked { when: rule.when, then: rule.then, matched: 0, applied: 0 });
+    }
+
+    /// How often each rule has applied.
+    pub(crate) fn applied(&self) -> Vec<u64> {
+        self.rules.iter().map(|rule| rule.applied).collect()
+    }
+
     #[inline]
     pub(crate) fn is_idle(&self) -> bool {
         self.rules.is_empty()

@@ -189,6 +189,17 @@ fn the_controller_gets_stuck_fails_or_goes() {
 }
 
 #[test]
+fn a_stuck_controller_waits_for_nothing_that_is_past() {
+    let slow = Fault::delay(Duration::from_micros(10));
+    let mut host = with(FaultPlan::on(on_flush().times(1), slow).and_on(on_flush().times(1), Fault::Stuck));
+    host.submit(1, &flush());
+    host.submit(1, &flush());
+    host.step();
+    let activity = host.device.step(Duration::from_micros(20));
+    assert_eq!(activity.wake_at, None, "what was due at 10 us never comes");
+}
+
+#[test]
 fn it_may_not_become_ready() {
     let rule = FaultRule { when: When::Enabled { skip: 0, count: Some(1) }, then: Fault::NotReady };
     let config = ControllerConfig { faults: FaultPlan { rules: vec![rule] }, ..Default::default() };
