@@ -446,6 +446,27 @@ fn f7_a_shutdown_meanwhile_ends_in_order() {
 }
 
 #[test]
+fn f7_a_shutdown_during_a_reset_that_fails_ends() {
+    let up = up_with(Bench::new(), |options| options.recovery(Recovery::none()));
+    let never_ready = FaultRule { when: When::Enabled { skip: 0, count: Some(1) }, then: Fault::NotReady };
+    up.faults(FaultPlan { rules: vec![never_ready] });
+    up.bench.run(async {
+        let mut bytes = [0; 512];
+        let mut read = pin!(up.namespace.read_slice(0, 0, &mut bytes));
+        assert!(poll_once(&mut read).await.is_none());
+        let mut reset = pin!(up.driver.reset_controller());
+        assert!(poll_once(&mut reset).await.is_none());
+        while up.driver.state() == ControllerState::Running {
+            up.bench.world.sleep(Duration::from_millis(1)).await;
+        }
+        up.driver.end(ShutdownMode::Reset).await;
+        assert_eq!(up.driver.state(), ControllerState::ShutDown);
+        assert_eq!(up.namespace.flush(0).await.map_err(|error| error.class()), Err(ErrorClass::Gone));
+        let _ = read.await;
+    });
+}
+
+#[test]
 fn f3_a_guests_pages_go_out_again_from_where_they_are() {
     let up = up(own());
     let memory = up.driver.register_memory(&guest(600)).expect("registered");
