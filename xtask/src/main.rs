@@ -15,6 +15,7 @@ mod mutants;
 mod nightly;
 mod process;
 mod security;
+mod simulate;
 mod spdx;
 mod steps;
 mod table;
@@ -48,6 +49,8 @@ enum Task {
     Fuzz(fuzz::Arguments),
     /// Run the tests that need a Linux guest under QEMU
     Guest(guest::Arguments),
+    /// Simulate drivers and controllers under drawn faults, and check them against a model
+    Simulate(simulate::Arguments),
     /// Count instructions and allocations per I/O, and fail if they grew
     Instructions(instructions::Arguments),
     /// Measure what an I/O costs, and write it to docs/benchmarks.md
@@ -75,6 +78,7 @@ fn run(task: Task) -> Result<()> {
         Task::Loom(arguments) => loom::run(&arguments),
         Task::Fuzz(arguments) => fuzz::run(&arguments),
         Task::Guest(arguments) => guest::run(&arguments),
+        Task::Simulate(arguments) => simulate::run(&arguments),
         Task::Instructions(arguments) => instructions::run(&arguments),
         Task::Bench => bench::run(),
         Task::Licences => licences::run(),

@@ -32,17 +32,29 @@ pub(crate) struct Arguments {
     /// Go on after a mutant that was not caught
     #[arg(long)]
     keep_going: bool,
+    /// Only those that the simulation finds too, and by it
+    #[arg(long)]
+    simulated: bool,
 }
 
 impl Arguments {
     /// All mutants, to the end.
     pub(crate) fn all() -> Self {
-        Self { filter: None, list: false, check: false, keep_going: true }
+        Self { filter: None, list: false, check: false, keep_going: true, simulated: false }
+    }
+
+    /// Those that the simulation finds, to the end.
+    pub(crate) fn simulated() -> Self {
+        Self { simulated: true, ..Self::all() }
     }
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    let all = mutant::read_all(&folder())?;
+    let mut all = mutant::read_all(&folder())?;
+    if arguments.simulated {
+        all.retain(|mutant| mutant.file.simulated);
+        all = all.into_iter().map(Mutant::in_simulation).collect();
+    }
     let mutants = mutant::matching(all, arguments.filter.as_deref());
     if let Some(filter) = arguments.filter.as_deref().filter(|_| mutants.is_empty()) {
         bail!("no mutant matches `{filter}`");
@@ -51,7 +63,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         list(&mutants);
         return Ok(());
     }
-    let problems = problems(&mutants, arguments.filter.is_some())?;
+    let problems = problems(&mutants, arguments.filter.is_some() || arguments.simulated)?;
     if arguments.check {
         return told(&mutants, &problems);
     }

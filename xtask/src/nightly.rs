@@ -5,7 +5,7 @@ use clap::Args;
 
 use crate::steps::Steps;
 use crate::workspace::{TEST, cargo};
-use crate::{fuzz, guest, loom, mutants, tests};
+use crate::{fuzz, guest, loom, mutants, simulate, tests};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -30,8 +30,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         }),
         steps.step("loom", |total| loom::check(None, arguments.preemptions, total)),
         steps.step("fuzz", |_| fuzz::all(arguments.fuzz)),
+        steps.step("simulation", |_| simulate::check_more()),
         steps.step("guest", guest::check_all),
         steps.step("mutants", |_| mutants::run(&mutants::Arguments::all())),
+        steps.step("mutants, by simulation", |_| mutants::run(&mutants::Arguments::simulated())),
     ];
     steps.close(errors.into_iter().filter_map(Result::err))
 }

@@ -139,8 +139,9 @@ impl World {
         while self.turn() {}
     }
 
-    /// Lets everybody do what is to be done now; whether there was anything.
-    fn turn(&self) -> bool {
+    /// Lets everybody do what is to be done now, once; whether there was anything. For a caller that runs its futures
+    /// itself.
+    pub fn turn(&self) -> bool {
         let tasks = self.runtime.run_tasks();
         self.step();
         let worked = self.worked.swap(false, Ordering::SeqCst);
@@ -152,10 +153,25 @@ impl World {
 
     /// On to the next deadline of anybody; `false` if there is none.
     fn pass_time(&self) -> bool {
-        let next = [self.runtime.next_deadline(), self.step().wake_at].into_iter().flatten().min();
-        let Some(next) = next else { return false };
+        let Some(next) = self.next_deadline() else { return false };
         self.runtime.advance(next);
         true
+    }
+
+    /// When somebody next has something to do, if nothing else happens; to be asked when there is nothing to do now.
+    pub fn next_deadline(&self) -> Option<Duration> {
+        [self.runtime.next_deadline(), self.step().wake_at].into_iter().flatten().min()
+    }
+
+    /// Lets time pass, and wakes who slept until then.
+    pub fn advance(&self, to: Duration) {
+        self.runtime.advance(to);
+    }
+
+    /// Runs a device no longer.
+    pub fn unplug(&self, device: &Arc<InProcess<Controller>>) {
+        let mut devices = self.devices.lock().unwrap_or_else(PoisonError::into_inner);
+        devices.retain(|other| !Arc::ptr_eq(other, device));
     }
 }
 

@@ -39,6 +39,9 @@ pub(crate) struct File {
     /// How the tests are run.
     #[serde(default)]
     pub(crate) command: Command,
+    /// The simulation finds it too, without a test that was written for it.
+    #[serde(default)]
+    pub(crate) simulated: bool,
 }
 
 /// How a mutant's tests are run.
@@ -91,6 +94,14 @@ pub(crate) fn matching(mut mutants: Vec<Mutant>, filter: Option<&str>) -> Vec<Mu
 }
 
 impl Mutant {
+    /// The same, to be caught by the simulation.
+    pub(crate) fn in_simulation(mut self) -> Self {
+        self.file.package = "doorbell-simulate".to_owned();
+        self.file.caught_by = vec!["simulated_".to_owned()];
+        self.file.command = Command::Test;
+        self
+    }
+
     pub(crate) fn suite(&self) -> Suite {
         Suite { package: self.file.package.clone(), command: self.file.command }
     }
@@ -150,6 +161,7 @@ pub(crate) mod unit {
             caught_by: vec![format!("{}_adds", rule.to_lowercase())],
             package: contract(),
             command: Command::Test,
+            simulated: false,
         };
         Mutant { name: name.to_owned(), file }
     }

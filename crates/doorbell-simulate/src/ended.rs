@@ -1,0 +1,273 @@
+//! What may come of an operation, and what follows from it.
+
+use std::sync::Arc;
+
+use doorbell::{DriverError, ErrorClass, NamespaceError, RequestError};
+use nvme_spec::Status;
+
+use crate::host::Blame;
+use crate::model::stamp_of;
+use crate::operation::{Done, Operation, What};
+use crate::run::{Check, Run, failure};
+
+impl Run {
+    /// An operation has ended.
+    pub(crate) fn ended(&mut self, operation: Operation, done: Done) -> Check {
+        match done {
+            Done::Io(result, data) => self.io_ended(operation, result, data),
+            Done::Opened(result) => self.opened(operation.host, result),
+            Done::Attached(result) => self.attached(&operation, result),
+            Done::Ended => {
+                self.tally.outcome(&format!("{}: done", operation.what.name()));
+                Ok(())
+            }
+        }
+    }
+
+    fn opened(&mut self, index: usize, result: Result<doorbell::NvmeDriver, DriverError>) -> Check {
+        let host = &mut self.hosts[index];
+        match result {
+            Ok(driver) => {
+                self.tally.outcome("open: done");
+                let memory = driver.register_memory(&host.memory);
+                host.registered = memory.ok();
+                host.driver = Some(Arc::new(driver));
+                Ok(())
+            }
+            Err(error) => {
+                self.tally.outcome("open: failed");
+                let blame = &host.blame;
+                // What was planted strikes whoever drives the device next.
+                if blame.disturbed || blame.mapping || !blame.statuses.is_empty() {
+                    return Ok(());
+                }
+                failure("error", format!("host {index}: the driver does not come up: {error}"))
+            }
+        }
+    }
+
+    fn attached(&mut self, operation: &Operation, result: Result<doorbell::Namespace, NamespaceError>) -> Check {
+        let host = &mut self.hosts[operation.host];
+        let What::Attach { namespace } = operation.what else { return Ok(()) };
+        match result {
+            Ok(handle) => {
+                self.tally.outcome("attach: done");
+                let nguid = handle.id().nguid.map_or(0, u128::from_be_bytes) as usize;
+                let Some(disk) = nguid.checked_sub(1).filter(|disk| *disk < self.disks.len()) else {
+                    return failure(
+                        "identity",
+                        format!("namespace {namespace} is of no known identity: {:?}", handle.id()),
+                    );
+                };
+                host.namespaces[namespace] = Some((Arc::new(handle), disk));
+                Ok(())
+            }
+            Err(error) => {
+                self.tally.outcome("attach: failed");
+                let permitted = match &error {
+                    NamespaceError::NotFound { .. } => host.blame.removed,
+                    // Operations under way keep the handle that was dropped.
+                    NamespaceError::DuplicateRequest { .. } => true,
+                    NamespaceError::Request(error) => host.blame.permits(error),
+                    _ => false,
+                };
+                if permitted {
+                    Ok(())
+                } else {
+                    failure(
+                        "error",
+                        format!(
+                            "no handle for namespace {namespace}: {error}, for which there is no reason: {:?}",
+                            host.blame
+                        ),
+                    )
+                }
+            }
+        }
+    }
+
+    fn io_ended(&mut self, operation: Operation, result: Result<(), RequestError>, data: Vec<u8>) -> Check {
+        let now = self.tick();
+        let Operation { id, host, disk, what, start, pages, .. } = operation;
+        let name = what.name();
+        let data = match &result {
+            Ok(()) if !pages.is_empty() && matches!(what, What::Read { .. }) => self.guest_data(host, &what, &pages)?,
+            _ => data,
+        };
+        self.hosts[host].free_pages.extend(pages);
+        self.copied.retain(|(copy, ..)| *copy != id);
+        let outcome = match &result {
+            Ok(()) => "done".to_owned(),
+            Err(error) => shown(error),
+        };
+        self.tally.outcome(&format!("{name}: {outcome}"));
+        self.note(crate::rng::mix(outcome.len() as u64));
+
+        let block_size = self.setup.block_size as usize;
+        let model = &mut self.disks[disk].model;
+        let acknowledged = result.is_ok();
+        match &what {
+            What::Read { lba, blocks } if acknowledged => {
+                for (lba, block) in (*lba..*lba + *blocks).zip(data.chunks_exact(block_size)) {
+                    let Some(stamp) = stamp_of(block) else {
+                        let words: Vec<u64> = block
+                            .chunks_exact(8)
+                            .map(|word| u64::from_le_bytes(word.try_into().unwrap_or_default()))
+                            .collect();
+                        return failure(
+                            "torn",
+                            format!(
+                                "host {host}, disk {disk}: a read gave a block {lba} that nobody wrote: {:x?}",
+                                &words[..8]
+                            ),
+                        );
+                    };
+                    if !model.may_be(lba, stamp, start) {
+                        return failure(
+                            "stale",
+                            format!(
+                                "host {host}, disk {disk}: operation {id}, a read of block {lba}, gave {stamp:#x}, from {start} to {now}; the model knows{}",
+                                model.told(lba)
+                            ),
+                        );
+                    }
+                    model.was_read(lba, stamp, start);
+                }
+            }
+            What::Write { lba, stamps, fua } => {
+                for lba in *lba..*lba + stamps.len() as u64 {
+                    model.write_ends(id, lba, acknowledged, *fua, now);
+                }
+            }
+            What::Copy { to, blocks } => {
+                for lba in *to..*to + *blocks {
+                    model.write_ends(id, lba, acknowledged, false, now);
+                }
+            }
+            What::Compare { lba, stamps } => {
+                for (lba, stamp) in (*lba..).zip(stamps) {
+                    if acknowledged && !model.may_be(lba, *stamp, start) {
+                        return failure(
+                            "compare",
+                            format!(
+                                "disk {disk}: block {lba} is said to hold {stamp:#x}; the model knows{}",
+                                model.told(lba)
+                            ),
+                        );
+                    }
+                }
+                let differs = || (*lba..).zip(stamps).any(|(lba, stamp)| model.may_differ(lba, *stamp, start));
+                if is_miscompare(&result) && !differs() {
+                    return failure(
+                        "compare",
+                        format!("disk {disk}: blocks {lba}+{} are said not to hold what they do", stamps.len()),
+                    );
+                }
+            }
+            What::CompareAndWrite { lba, compared, written } => {
+                if is_miscompare(&result) {
+                    for lba in *lba..*lba + written.len() as u64 {
+                        model.write_did_nothing(id, lba);
+                    }
+                    if !(*lba..).zip(compared).any(|(lba, stamp)| model.may_differ(lba, *stamp, start)) {
+                        return failure(
+                            "compare",
+                            format!("disk {disk}: blocks {lba}+{} are said not to hold what they do", compared.len()),
+                        );
+                    }
+                }
+                for (lba, stamp) in (*lba..).zip(compared) {
+                    if acknowledged && !model.may_be(lba, *stamp, start) {
+                        return failure(
+                            "compare",
+                            format!(
+                                "disk {disk}: block {lba} is said to have held {stamp:#x}; the model knows{}",
+                                model.told(lba)
+                            ),
+                        );
+                    }
+                    model.write_ends(id, lba, acknowledged, false, now);
+                }
+            }
+            What::Flush if acknowledged => model.flushed(start),
+            _ => {}
+        }
+        match result {
+            Err(error) if !self.permits(host, &what, &error) => failure(
+                "error",
+                format!(
+                    "host {host}: a {name} failed with `{error}`, for which there is no reason: {:?}",
+                    self.hosts[host].blame
+                ),
+            ),
+            _ => Ok(()),
+        }
+    }
+
+    fn guest_data(&self, host: usize, what: &What, pages: &[u64]) -> Check<Vec<u8>> {
+        let What::Read { blocks, .. } = what else { return Ok(Vec::new()) };
+        let mut data = vec![0; *blocks as usize * self.setup.block_size as usize];
+        for (page, data) in pages.iter().zip(data.chunks_mut(doorbell::PAGE_SIZE)) {
+            let read = self.hosts[host].memory.read_at(page * doorbell::PAGE_SIZE as u64, data);
+            read.or_else(|error| failure("setup", error.to_string()))?;
+        }
+        Ok(data)
+    }
+
+    /// Whether an error is one that what happened can bring about.
+    fn permits(&self, host: usize, what: &What, error: &RequestError) -> bool {
+        let of_kind = match what {
+            What::Compare { .. } => error.class() == ErrorClass::Miscompare,
+            What::CompareAndWrite { .. } => {
+                let missing = [Status::ABORTED_MISSING_FUSED, Status::ABORTED_FAILED_FUSED];
+                error.class() == ErrorClass::Miscompare
+                    || error.status().is_some_and(|status| missing.contains(&status))
+                    || matches!(error, RequestError::TooLarge { .. } | RequestError::Unsupported(_))
+            }
+            _ => false,
+        };
+        of_kind || self.hosts[host].blame.permits(error)
+    }
+}
+
+impl Blame {
+    /// Whether an error is one that what happened can bring about.
+    pub(crate) fn permits(&self, error: &RequestError) -> bool {
+        match error {
+            RequestError::Gone => self.ended || self.disturbed,
+            RequestError::Nvme(error) => {
+                let status = error.status;
+                let aborted = [Status::ABORT_REQUESTED, Status::ABORTED_SQ_DELETION];
+                self.statuses.contains(&status)
+                    || self.lies
+                    || self.disturbed && aborted.contains(&status)
+                    || self.removed && status == Status::INVALID_NAMESPACE_OR_FORMAT
+                    || self.resized && status == Status::LBA_OUT_OF_RANGE
+            }
+            RequestError::OutOfRange { .. } => self.resized,
+            RequestError::Interrupted | RequestError::Failed(_) | RequestError::Misbehaved(_) => self.disturbed,
+            RequestError::Memory(_) => self.unregistered || self.ended,
+            RequestError::NoQueue(cause) => self.permits(cause) || self.mapping || self.disturbed,
+            RequestError::Device(_) => self.mapping || self.disturbed,
+            _ => false,
+        }
+    }
+}
+
+fn is_miscompare(result: &Result<(), RequestError>) -> bool {
+    result.as_ref().is_err_and(|error| error.class() == ErrorClass::Miscompare)
+}
+
+/// An error's kind.
+fn shown(error: &RequestError) -> String {
+    match error {
+        RequestError::Nvme(error) => error.status.to_string(),
+        RequestError::Failed(_) => "given up, the device failed".to_owned(),
+        RequestError::Misbehaved(_) => "given up, the device broke the protocol".to_owned(),
+        RequestError::Memory(_) => "unusable memory".to_owned(),
+        RequestError::NoQueue(_) => "no queue".to_owned(),
+        RequestError::OutOfRange { .. } => "outside the namespace".to_owned(),
+        RequestError::TooLarge { .. } => "too large".to_owned(),
+        error => error.to_string(),
+    }
+}

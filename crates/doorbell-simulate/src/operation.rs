@@ -1,0 +1,208 @@
+//! What clients do: futures that own all they need, so that they can be dropped in any order.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Wake;
+use std::time::Duration;
+
+use doorbell::{
+    DmaBuffer, DriverError, DriverOptions, GuestMemory, LbaRange, Namespace, NamespaceError, NvmeDriver, PagedRange,
+    RequestError, ShutdownMode,
+};
+
+use crate::model::Tick;
+
+/// What came of an operation.
+pub(crate) enum Done {
+    Io(Result<(), RequestError>, Vec<u8>),
+    Opened(Result<NvmeDriver, DriverError>),
+    Attached(Result<Namespace, NamespaceError>),
+    Ended,
+}
+
+pub(crate) type Running = Pin<Box<dyn Future<Output = Done>>>;
+
+/// What an operation is, as far as it matters for what may come of it.
+#[derive(Debug)]
+pub(crate) enum What {
+    Read { lba: u64, blocks: u64 },
+    Write { lba: u64, stamps: Vec<u64>, fua: bool },
+    Compare { lba: u64, stamps: Vec<u64> },
+    CompareAndWrite { lba: u64, compared: Vec<u64>, written: Vec<u64> },
+    Copy { to: u64, blocks: u64 },
+    Flush,
+    Verify,
+    Open,
+    Attach { namespace: usize },
+    Reset,
+    Unregister,
+    Shutdown,
+}
+
+impl What {
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Read { .. } => "read",
+            Self::Write { .. } => "write",
+            Self::Compare { .. } => "compare",
+            Self::CompareAndWrite { .. } => "compare and write",
+            Self::Copy { .. } => "copy",
+            Self::Flush => "flush",
+            Self::Verify => "verify",
+            Self::Open => "open",
+            Self::Attach { .. } => "attach",
+            Self::Reset => "reset",
+            Self::Unregister => "unregister",
+            Self::Shutdown => "shutdown",
+        }
+    }
+
+    pub(crate) fn is_io(&self) -> bool {
+        !matches!(self, Self::Open | Self::Attach { .. } | Self::Reset | Self::Unregister | Self::Shutdown)
+    }
+}
+
+/// An operation under way.
+pub(crate) struct Operation {
+    pub(crate) id: u64,
+    pub(crate) host: usize,
+    pub(crate) disk: usize,
+    pub(crate) what: What,
+    pub(crate) start: Tick,
+    pub(crate) deadline: Duration,
+    pub(crate) future: Running,
+    pub(crate) woken: Arc<Flag>,
+    pub(crate) polls_left: Option<u8>,
+    /// Guest pages, which come back when it ends.
+    pub(crate) pages: Vec<u64>,
+}
+
+/// A waker that remembers that it was woken.
+pub(crate) struct Flag(AtomicBool);
+
+impl Flag {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self(AtomicBool::new(true)))
+    }
+
+    pub(crate) fn take(&self) -> bool {
+        self.0.swap(false, Ordering::Relaxed)
+    }
+}
+
+impl Wake for Flag {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Where an operation's blocks are.
+pub(crate) struct Target {
+    pub(crate) namespace: Arc<Namespace>,
+    pub(crate) cpu: u32,
+    pub(crate) lba: u64,
+    pub(crate) blocks: u32,
+}
+
+pub(crate) fn read_guest(t: Target, memory: GuestMemory, pages: Vec<u64>, len: usize) -> Running {
+    Box::pin(async move {
+        let Some(range) = PagedRange::new(0, len, &pages) else { return Done::Ended };
+        Done::Io(t.namespace.read(t.cpu, t.lba, t.blocks, &memory, range).await, Vec::new())
+    })
+}
+
+pub(crate) fn write_guest(t: Target, fua: bool, memory: GuestMemory, pages: Vec<u64>, len: usize) -> Running {
+    Box::pin(async move {
+        let Some(range) = PagedRange::new(0, len, &pages) else { return Done::Ended };
+        Done::Io(t.namespace.write(t.cpu, t.lba, t.blocks, fua, &memory, range).await, Vec::new())
+    })
+}
+
+pub(crate) fn read_slice(t: Target, mut data: Vec<u8>) -> Running {
+    Box::pin(async move { Done::Io(t.namespace.read_slice(t.cpu, t.lba, &mut data).await, data) })
+}
+
+pub(crate) fn write_slice(t: Target, fua: bool, data: Vec<u8>) -> Running {
+    Box::pin(async move { Done::Io(t.namespace.write_slice(t.cpu, t.lba, fua, &data).await, Vec::new()) })
+}
+
+pub(crate) fn read_buffer(t: Target, buffer: DmaBuffer) -> Running {
+    Box::pin(async move {
+        let (buffer, result) = t.namespace.read_buffer(t.cpu, t.lba, t.blocks, buffer).await;
+        Done::Io(result, buffer.to_vec())
+    })
+}
+
+pub(crate) fn write_buffer(t: Target, fua: bool, buffer: DmaBuffer) -> Running {
+    Box::pin(async move { Done::Io(t.namespace.write_buffer(t.cpu, t.lba, t.blocks, fua, buffer).await.1, Vec::new()) })
+}
+
+pub(crate) fn zeroes(t: Target, deallocate: bool, fua: bool) -> Running {
+    Box::pin(async move {
+        Done::Io(t.namespace.write_zeroes(t.cpu, t.lba, t.blocks.into(), deallocate, fua).await, Vec::new())
+    })
+}
+
+pub(crate) fn deallocate(t: Target) -> Running {
+    Box::pin(async move {
+        let range = LbaRange { lba: t.lba, block_count: t.blocks.into() };
+        Done::Io(t.namespace.deallocate(t.cpu, &[range]).await, Vec::new())
+    })
+}
+
+pub(crate) fn compare(t: Target, data: Vec<u8>) -> Running {
+    Box::pin(async move { Done::Io(t.namespace.compare_slice(t.cpu, t.lba, &data).await, Vec::new()) })
+}
+
+pub(crate) fn compare_and_write(t: Target, compare: Vec<u8>, write: Vec<u8>) -> Running {
+    Box::pin(
+        async move { Done::Io(t.namespace.compare_and_write(t.cpu, t.lba, &compare, &write, false).await, Vec::new()) },
+    )
+}
+
+pub(crate) fn copy(t: Target, to: u64) -> Running {
+    Box::pin(async move {
+        let from = LbaRange { lba: t.lba, block_count: t.blocks.into() };
+        Done::Io(t.namespace.copy(t.cpu, to, &[from]).await, Vec::new())
+    })
+}
+
+pub(crate) fn flush(t: Target) -> Running {
+    Box::pin(async move { Done::Io(t.namespace.flush(t.cpu).await, Vec::new()) })
+}
+
+pub(crate) fn verify(t: Target) -> Running {
+    Box::pin(async move { Done::Io(t.namespace.verify(t.cpu, t.lba, t.blocks.into()).await, Vec::new()) })
+}
+
+pub(crate) fn open(options: DriverOptions) -> Running {
+    Box::pin(async move { Done::Opened(options.open().await) })
+}
+
+pub(crate) fn attach(driver: Arc<NvmeDriver>, nsid: u32) -> Running {
+    Box::pin(async move { Done::Attached(driver.namespace(nsid).await) })
+}
+
+pub(crate) fn reset(driver: Arc<NvmeDriver>) -> Running {
+    Box::pin(async move { Done::Io(driver.reset_controller().await, Vec::new()) })
+}
+
+pub(crate) fn unregister(driver: Arc<NvmeDriver>, memory: GuestMemory) -> Running {
+    Box::pin(async move {
+        driver.unregister_memory(&memory).await;
+        Done::Ended
+    })
+}
+
+pub(crate) fn shutdown(driver: Arc<NvmeDriver>) -> Running {
+    Box::pin(async move {
+        driver.end(ShutdownMode::Reset).await;
+        Done::Ended
+    })
+}
