@@ -160,7 +160,9 @@ impl Core {
         self.failure.set(lost.clone());
         if !self.leave_running(ControllerState::Failed) {
             // Somebody shuts down, and must not wait for queues that do not come back.
-            self.queues().iter().for_each(|queue| queue.close(lost.clone()));
+            for queue in self.queues() {
+                queue.close(lost.clone());
+            }
             return;
         }
         tracing::error!(error = %crate::RequestError::from(lost.clone()), "the controller is given up");
