@@ -42,11 +42,6 @@ impl Arguments {
     pub(crate) fn all() -> Self {
         Self { filter: None, list: false, check: false, keep_going: true, simulated: false }
     }
-
-    /// Those that the simulation finds, to the end.
-    pub(crate) fn simulated() -> Self {
-        Self { simulated: true, ..Self::all() }
-    }
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {

@@ -33,7 +33,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         steps.step("simulation", |_| simulate::check_more()),
         steps.step("guest", guest::check_all),
         steps.step("mutants", |_| mutants::run(&mutants::Arguments::all())),
-        steps.step("mutants, by simulation", |_| mutants::run(&mutants::Arguments::simulated())),
     ];
     steps.close(errors.into_iter().filter_map(Result::err))
 }

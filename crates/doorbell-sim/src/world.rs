@@ -171,7 +171,7 @@ impl World {
     /// Runs a device no longer.
     pub fn unplug(&self, device: &Arc<InProcess<Controller>>) {
         let mut devices = self.devices.lock().unwrap_or_else(PoisonError::into_inner);
-        devices.retain(|other| !Arc::ptr_eq(other, device));
+        devices.retain(|other| !std::ptr::addr_eq(Arc::as_ptr(other), Arc::as_ptr(device)));
     }
 }
 
