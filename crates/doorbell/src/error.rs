@@ -91,7 +91,8 @@ pub enum RequestError {
         /// How many there can be.
         limit: u16,
     },
-    /// An exclusive queue is full, or its controller is being reset: look for completions, and try again.
+    /// An exclusive queue is full, its controller is being reset, or a command of the process before still changes the
+    /// blocks: look for completions, and try again.
     #[error("the queue takes no command now")]
     WouldWait,
     /// The device cannot reach the memory, and an exclusive queue has no bounce buffers. Register the memory, or align it.

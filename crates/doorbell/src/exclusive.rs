@@ -10,7 +10,7 @@ use nvme_spec::{AdminOpcode, NvmOpcode};
 use crate::driver::Core;
 use crate::error::RequestError;
 use crate::memory::{DmaBuffer, GuestMemory, PagedRange, Payload};
-use crate::namespace::{Kind, Namespace, Request};
+use crate::namespace::{Inner, Kind, Namespace, Request};
 use crate::queue::{Found, Notes, QueuePair};
 
 /// How often it is looked whether the device is done with what an owner left behind.
@@ -24,7 +24,8 @@ const LOOK: Duration = Duration::from_millis(1);
 ///
 /// * Data moves straight between the device and registered guest memory, or a buffer of the driver's, which goes
 ///   along and comes back. What the device cannot reach so is [`RequestError::NotDirect`].
-/// * A queue that is full, or whose controller is being reset, is [`RequestError::WouldWait`]: poll, and try again.
+/// * A queue that is full, or whose controller is being reset, is [`RequestError::WouldWait`]: poll, and try again. So
+///   are blocks that a command of the process before still changes.
 /// * Every command that was submitted comes back once, whatever becomes of the controller: after a reset those that
 ///   could not be sent once more with [`RequestError::Interrupted`], at the end all that are left with
 ///   [`RequestError::Gone`] or the reason. What fails for a passing reason is not tried again.
@@ -183,11 +184,11 @@ impl ExclusiveQueue {
     /// As [`read`](Self::read).
     pub fn flush(&mut self, namespace: &Namespace, token: u64) -> Result<(), RequestError> {
         let inner = namespace.inner();
-        self.check_own(namespace)?;
+        self.check_own(inner)?;
         let notes = Notes { tag: token, ..Notes::default() };
         self.keep_found();
         self.queue.submit_own(notes, |_| {
-            inner.check_present()?;
+            inner.check_standing(None)?;
             Ok(inner.command(NvmOpcode::FLUSH))
         })?;
         Ok(())
@@ -296,9 +297,7 @@ impl ExclusiveQueue {
 
     #[inline(never)]
     fn submit_other(&mut self, request: &Request<'_>) -> Result<Option<u16>, RequestError> {
-        if request.inner.core.id != self.core.id {
-            return Err(OTHER_DRIVER);
-        }
+        self.check_own(request.inner)?;
         if !request.check()? {
             self.earlier.push_back(Completed { token: request.tag, result: Ok(()), buffer: None });
             return Ok(None);
@@ -309,8 +308,8 @@ impl ExclusiveQueue {
         self.queue.submit_own(notes, |list| request.straight(list)).map(Some)
     }
 
-    fn check_own(&self, namespace: &Namespace) -> Result<(), RequestError> {
-        if namespace.inner().core.id == self.core.id { Ok(()) } else { Err(OTHER_DRIVER) }
+    fn check_own(&self, namespace: &Inner) -> Result<(), RequestError> {
+        if namespace.core.id == self.core.id { Ok(()) } else { Err(OTHER_DRIVER) }
     }
 }
 

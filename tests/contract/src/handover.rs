@@ -499,6 +499,69 @@ fn h6_io_waits_for_inherited_writes_of_its_blocks_alone() {
 }
 
 #[test]
+fn h6_an_exclusive_queue_overtakes_no_inherited_write() {
+    for first in [false, true] {
+        let bench = Bench::new();
+        let w = Watched::new(&bench, ControllerConfig::default());
+        let (pages, many) = (gpns(0, 1), gpns(4, 4));
+        fill(&w.memory, &pages, 0, &pattern(1, 4096));
+        slow(&w.spy, NvmOpcode::WRITE, 5 * SECOND);
+        let mut write = w.namespace.write(0, 0, 8, false, &w.memory, whole(&pages));
+        assert!(poll(&mut write).is_pending());
+        bench.world.settle();
+        let to = options(&bench, &w.spy).inherited_first(first).exclusive_queues(1);
+        let restored = hand_over(&bench, &w.driver, to);
+        no_faults(&w.spy);
+        let namespace = namespace(&bench, &restored.driver);
+        let mut queue = bench.run(restored.driver.exclusive_queue()).expect("an exclusive queue");
+        let memory = &restored.guest_memory[0];
+        let waits = |result| assert!(matches!(result, Err(RequestError::WouldWait)), "{result:?}");
+        waits(queue.read(&namespace, 1, 7, 8, memory, whole(&pages)));
+        waits(queue.read(&namespace, 2, 7, 32, memory, whole(&many)));
+        waits(queue.flush(&namespace, 3));
+        match queue.read(&namespace, 4, 8, 8, memory, whole(&pages)) {
+            Ok(()) => assert!(!first),
+            other => {
+                assert!(first);
+                waits(other);
+            }
+        }
+        bench.run(bench.world.sleep(6 * SECOND));
+        queue.read(&namespace, 5, 7, 32, memory, whole(&many)).expect("it goes out");
+        queue.flush(&namespace, 6).expect("it goes out");
+        bench.world.settle();
+        let tokens: Vec<_> = queue.poll().inspect(|done| assert!(done.result.is_ok())).map(|done| done.token).collect();
+        assert_eq!(tokens, if first { vec![5, 6] } else { vec![4, 5, 6] });
+        drop(restored.commands);
+    }
+}
+
+#[test]
+fn h6_io_of_a_later_handle_waits_too() {
+    let bench = Bench::new();
+    let w = Watched::new(&bench, ControllerConfig::default());
+    let (old, new) = (pattern(1, 4096), pattern(2, 512));
+    slow(&w.spy, NvmOpcode::WRITE, 5 * SECOND);
+    let pages = gpns(0, 1);
+    fill(&w.memory, &pages, 0, &old);
+    let mut write = w.namespace.write(0, 0, 8, false, &w.memory, whole(&pages));
+    assert!(poll(&mut write).is_pending());
+    bench.world.settle();
+    let restored = hand_over(&bench, &w.driver, options(&bench, &w.spy));
+    no_faults(&w.spy);
+    // The one that was inherited goes, and another is made.
+    drop(namespace(&bench, &restored.driver));
+    let namespace = namespace(&bench, &restored.driver);
+    let before = bench.world.now();
+    bench.run(namespace.write_slice(1, 7, false, &new)).expect("written");
+    assert!(bench.world.now() - before >= 4 * SECOND);
+    let mut bytes = vec![0; 4096];
+    bench.run(namespace.read_slice(0, 0, &mut bytes)).expect("read");
+    assert!(bytes[..3584] == old[..3584] && bytes[3584..] == new);
+    drop(restored.commands);
+}
+
+#[test]
 fn h7_another_number_of_cpus_is_fine() {
     for cpus in [1, 2, 8] {
         let bench = Bench::new();

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use nvme_spec::nvm::ReadWriteCdw12;
@@ -12,6 +12,7 @@ use nvme_spec::{Command, Completion, NvmOpcode};
 use super::core::Core;
 use crate::error::RequestError;
 use crate::memory::DmaBuffer;
+use crate::namespace;
 use crate::queue::{Adopted, Changes, Held, QueuePair, Token, settled};
 
 /// A command that another driver sent before this one took over: a future of its result. Dropped, the command goes on, and
@@ -147,45 +148,72 @@ impl Inherited {
         self.0.get_mut().unwrap_or_else(PoisonError::into_inner).push(change);
     }
 
-    fn all(&self) -> Vec<Change> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    fn lock(&self) -> MutexGuard<'_, Vec<Change>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Core {
     /// New I/O on blocks that inherited commands change waits for those.
     pub(super) fn hold_back(self: &Arc<Self>, inherited: Inherited) {
-        let mut changes = inherited.all();
+        let mut changes = inherited.0.into_inner().unwrap_or_else(PoisonError::into_inner);
         if !self.options.inherited_first {
             changes.retain(|change| change.changes != Changes::Nothing);
         }
         if changes.is_empty() {
             return;
         }
-        *self.inherited.0.lock().unwrap_or_else(PoisonError::into_inner) = changes.clone();
-        let held = self.namespaces.held();
-        held.iter().for_each(|namespace| namespace.set_held_back(true));
+        *self.inherited.lock() = changes.clone();
+        self.namespaces.held().iter().for_each(|namespace| namespace.set_held_back(true));
         let core = self.clone();
         let task = async move {
             for change in changes {
-                change.queue.wait_for(change.token, change.sequence).await;
+                change.wait().await;
             }
-            held.iter().for_each(|namespace| namespace.set_held_back(false));
-            core.inherited.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+            core.inherited.lock().clear();
+            core.namespaces.held().iter().for_each(|namespace| namespace.set_held_back(false));
         };
         self.options.runtime.spawn("inherited commands", Box::pin(task));
     }
 
+    /// A handle that was made since: its disk may have been another handle's in the process before.
+    pub(crate) fn hold_back_too(&self, namespace: &namespace::Inner) {
+        // Under the lock, so that it ends as for the others.
+        let changes = self.inherited.lock();
+        if !changes.is_empty() {
+            namespace.set_held_back(true);
+        }
+    }
+
     /// Waits until no inherited command changes what a command of these blocks reads or writes; `None` for all blocks.
     pub(crate) async fn wait_for_inherited(&self, nsid: u32, blocks: Option<(u64, u64)>) {
+        for change in self.in_the_way(nsid, blocks) {
+            change.wait().await;
+        }
+    }
+
+    /// An error as long as [`wait_for_inherited`](Self::wait_for_inherited) would wait.
+    pub(crate) fn check_inherited(&self, nsid: u32, blocks: Option<(u64, u64)>) -> Result<(), RequestError> {
+        let waits = self.in_the_way(nsid, blocks).iter().any(Change::is_in_flight);
+        if waits { Err(RequestError::WouldWait) } else { Ok(()) }
+    }
+
+    fn in_the_way(&self, nsid: u32, blocks: Option<(u64, u64)>) -> Vec<Change> {
         let own = match blocks {
             Some((first, count)) => Changes::Blocks { nsid, first, end: first.saturating_add(count) },
             None => Changes::Anything,
         };
-        for change in self.inherited.all() {
-            if self.options.inherited_first || change.changes.overlap(own) {
-                change.queue.wait_for(change.token, change.sequence).await;
-            }
-        }
+        let all = self.options.inherited_first;
+        self.inherited.lock().iter().filter(|change| all || change.changes.overlap(own)).cloned().collect()
+    }
+}
+
+impl Change {
+    async fn wait(&self) {
+        self.queue.wait_for(self.token, self.sequence).await;
+    }
+
+    fn is_in_flight(&self) -> bool {
+        self.queue.is_in_flight(self.token, self.sequence)
     }
 }

@@ -106,6 +106,7 @@ impl Namespace {
         if reservation.fulfil(inner.clone()) {
             core.rescan(nsid);
         }
+        core.hold_back_too(&inner);
         Ok(Self { inner })
     }
 
@@ -409,6 +410,19 @@ impl Inner {
     /// An error if the namespace was removed: the one that the device gives when there is none.
     pub(crate) fn check_present(&self) -> Result<(), RequestError> {
         if self.is_removed() { Err(self.removed()) } else { Ok(()) }
+    }
+
+    /// An error if a command of these blocks (`None`: of all) must not go out, or not yet.
+    #[inline(always)]
+    pub(crate) fn check_standing(&self, blocks: Option<(u64, u64)>) -> Result<(), RequestError> {
+        if self.is_well() { Ok(()) } else { self.check_closely(blocks) }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn check_closely(&self, blocks: Option<(u64, u64)>) -> Result<(), RequestError> {
+        self.check_present()?;
+        if self.is_held_back() { self.core.check_inherited(self.nsid, blocks) } else { Ok(()) }
     }
 
     /// What every command of a removed namespace ends with.

@@ -6,7 +6,7 @@ use super::extras::{Extra, TimeLimit};
 use super::frozen::{Crossing, Still};
 use super::pair::{Held, Parts, QueuePair};
 use super::rings::{CompletionRing, SubmissionRing};
-use super::slots::{State, Token};
+use super::slots::{Slots, State, Token};
 use crate::error::DeviceMisbehaved;
 
 /// A command that another process sent, and whose result is this one's to claim.
@@ -101,6 +101,16 @@ impl QueuePair {
 
     /// Waits until the device is done with a command of this number.
     pub(crate) async fn wait_for(&self, token: Token, sequence: u64) {
-        self.retire(|slots, slot| slot == slots.of_cid(token.cid) && slots.at(slot).sequence() == sequence).await;
+        self.retire(is_command(token, sequence)).await;
     }
+
+    /// Whether the device is not done with a command of this number.
+    pub(crate) fn is_in_flight(&self, token: Token, sequence: u64) -> bool {
+        self.is_busy(is_command(token, sequence))
+    }
+}
+
+/// Whether a slot has the command of this number.
+fn is_command(token: Token, sequence: u64) -> impl Fn(&Slots, u16) -> bool {
+    move |slots, slot| slot == slots.of_cid(token.cid) && slots.at(slot).sequence() == sequence
 }

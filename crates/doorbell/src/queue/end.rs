@@ -96,14 +96,18 @@ impl QueuePair {
         let _retiring = Retiring(self);
         loop {
             let listener = self.retired.listen();
-            let busy = (0..self.depth()).any(|slot| {
-                let (state, _) = self.slots.at(slot).state();
-                matches!(state, State::InFlight | State::Orphaned) && names(&self.slots, slot)
-            });
-            if !busy {
+            if !self.is_busy(&names) {
                 break;
             }
             listener.await;
         }
+    }
+
+    /// Whether the device is not done with a command for which `names` holds.
+    pub(super) fn is_busy(&self, names: impl Fn(&Slots, u16) -> bool) -> bool {
+        (0..self.depth()).any(|slot| {
+            let (state, _) = self.slots.at(slot).state();
+            matches!(state, State::InFlight | State::Orphaned) && names(&self.slots, slot)
+        })
     }
 }
