@@ -99,7 +99,8 @@ pub(crate) struct Core {
     pub(crate) moments: Mutex<Moments>,
     /// What was set by the caller, to be set again after a reset.
     pub(crate) features: Mutex<FeaturesSet>,
-    pub(crate) stopped: event_listener::Event,
+    /// Its state changed, or whether it is recovering or held still.
+    pub(crate) changed: event_listener::Event,
     /// Memory that the device may still use: queues of a controller that could not be stopped.
     pub(crate) condemned: Mutex<Vec<Arc<QueuePair>>>,
 }
@@ -160,7 +161,7 @@ impl Core {
             sweeps: Sweeps::new(&made.options),
             moments: Mutex::default(),
             features: Mutex::default(),
-            stopped: event_listener::Event::new(),
+            changed: event_listener::Event::new(),
             condemned: Mutex::new(Vec::new()),
             options: made.options,
         })
@@ -200,7 +201,7 @@ impl Core {
     pub(crate) fn set_recovering(&self, recovering: bool) {
         self.recovering.store(recovering, Ordering::SeqCst);
         if !recovering {
-            self.stopped.notify(usize::MAX);
+            self.changed.notify(usize::MAX);
         }
     }
 
@@ -213,27 +214,30 @@ impl Core {
     pub(crate) fn set_held_still(&self, held: bool) -> bool {
         let changed = self.held_still.swap(held, Ordering::SeqCst) != held;
         if !held {
-            self.stopped.notify(usize::MAX);
+            self.changed.notify(usize::MAX);
         }
         changed
     }
 
     /// Waits until it is not held still.
     pub(crate) async fn wait_not_held(&self) {
-        loop {
-            let listener = self.stopped.listen();
-            if !self.is_held_still() {
-                return;
-            }
-            listener.await;
-        }
+        self.wait_until(|| !self.is_held_still()).await;
     }
 
     /// Waits until the controller is not being reset.
     pub(crate) async fn wait_recovered(&self) {
+        self.wait_until(|| !self.is_recovering()).await;
+    }
+
+    /// Waits until the controller takes no more commands, for whatever reason.
+    pub(crate) async fn wait_not_running(&self) {
+        self.wait_until(|| self.state() != ControllerState::Running).await;
+    }
+
+    pub(super) async fn wait_until(&self, is_so: impl Fn() -> bool) {
         loop {
-            let listener = self.stopped.listen();
-            if !self.is_recovering() {
+            let listener = self.changed.listen();
+            if is_so() {
                 return;
             }
             listener.await;
@@ -248,18 +252,7 @@ impl Core {
 
     pub(crate) fn set_state(&self, to: ControllerState) {
         self.state.store(to as u8, Ordering::Release);
-        self.stopped.notify(usize::MAX);
-    }
-
-    /// Waits until the controller takes no more commands, for whatever reason.
-    pub(crate) async fn wait_not_running(&self) {
-        loop {
-            let listener = self.stopped.listen();
-            if self.state() != ControllerState::Running {
-                return;
-            }
-            listener.await;
-        }
+        self.changed.notify(usize::MAX);
     }
 
     /// Waits for `delay`, or until the controller takes no more commands: whatever waits longer keeps all of this alive.

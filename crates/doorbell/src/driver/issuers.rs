@@ -61,6 +61,16 @@ struct Owner {
     result: Mutex<Option<Result<ExclusiveQueue, RequestError>>>,
 }
 
+/// How completions of a queue are found.
+pub(super) enum Attendance {
+    /// At an interrupt of its own.
+    ByVector(Watched),
+    /// At the admin queue's interrupt.
+    ByAdminVector,
+    /// By whoever polls.
+    Polled,
+}
+
 impl Wanted {
     fn queues(&self) -> impl Iterator<Item = &Arc<QueuePair>> {
         self.made.iter().map(|(_, queue)| queue).chain(&self.exclusive)
@@ -333,23 +343,36 @@ impl Core {
         };
         let queue = queues::build(&*self.device, &shape, self.failure.clone())?;
         // Waiting for the interrupt begins before the device can raise it.
-        let watch = match vector {
-            Some(vector) if vector != 0 => Some(self.watch(vector)?),
-            _ => None,
-        };
+        let attendance = self.attendance(vector)?;
         self.announce_queue(&queue, life).await?;
-        match watch {
-            // Its owner looks.
-            None if exclusive => {}
-            Some(watch) => {
-                let served = Arc::new(Served::new(queue.clone()));
-                let task = service::serve(served, Some(watch), self.options.runtime.clone(), self.stop.clone());
-                self.options.runtime.spawn("I/O interrupts", Box::pin(task));
-            }
-            None if vector == Some(0) => self.served_by_admin_vector.add(queue.clone()),
-            None => self.polled.add(queue.clone()),
+        if !exclusive {
+            self.attend(queue.clone(), attendance);
         }
         Ok(queue)
+    }
+
+    /// How completions of a queue with this interrupt vector will be found.
+    pub(super) fn attendance(&self, vector: Option<u32>) -> Result<Attendance, RequestError> {
+        Ok(match vector {
+            Some(0) => Attendance::ByAdminVector,
+            Some(vector) => Attendance::ByVector(self.watch(vector)?),
+            None => Attendance::Polled,
+        })
+    }
+
+    /// From here on, its completions are found.
+    pub(super) fn attend(&self, queue: Arc<QueuePair>, attendance: Attendance) {
+        match attendance {
+            Attendance::ByVector(watch) => self.serve("I/O interrupts", Arc::new(Served::new(queue)), Some(watch)),
+            Attendance::ByAdminVector => self.served_by_admin_vector.add(queue),
+            Attendance::Polled => self.polled.add(queue),
+        }
+    }
+
+    /// Starts the task that looks at queues.
+    pub(super) fn serve(&self, name: &'static str, queues: Arc<Served>, watch: Option<Watched>) {
+        let task = service::serve(queues, watch, self.options.runtime.clone(), self.stop.clone());
+        self.options.runtime.spawn(name, Box::pin(task));
     }
 
     /// The interrupt vector of a queue. Vector 0 is the admin queue's alone where there is another.

@@ -7,9 +7,8 @@ use nvme_spec::registers::{cq_head_doorbell, offset, sq_tail_doorbell};
 
 use super::failure::Failure;
 use super::shadow::Shadows;
-use crate::error::DeviceMisbehaved;
 use crate::memory::PAGE_SIZE;
-use crate::queue::{Adopted, Lists, MAX_DEPTH, Parts, Pool, QueuePair, SLOT_WORDS, Still, Words};
+use crate::queue::{Adopted, Lists, MAX_DEPTH, OnFault, Parts, Pool, QueuePair, SLOT_WORDS, Still, Words};
 
 /// Bytes of the largest block that there can be, with its metadata.
 const LARGEST_BLOCK: usize = 128 << 10;
@@ -54,7 +53,7 @@ pub(crate) fn build(device: &dyn Device, shape: &Shape, failure: Arc<Failure>) -
     let memory = device.allocate(end, page as u64)?;
     // A chained list needs at least one more page than the data has, so the pool always has a page for it.
     let pool = device.allocate(shape.pool.max(page).next_multiple_of(page), page as u64)?;
-    let doorbell = |register| doorbell(device, register, shape.shadows.as_ref());
+    let [sq_doorbell, cq_doorbell] = doorbells(device, shape.id, shape.dstrd, shape.shadows.as_ref())?;
     let parts = Parts {
         id: shape.id,
         depth: shape.depth,
@@ -63,13 +62,28 @@ pub(crate) fn build(device: &dyn Device, shape: &Shape, failure: Arc<Failure>) -
         slots: slots(depth)?,
         lists: Lists { words: words(&memory, lists, depth * list_words)?, words_per_slot: list_words },
         pool: Pool::new(pool, page),
-        sq_doorbell: doorbell(sq_tail_doorbell(shape.id, shape.dstrd))?,
-        cq_doorbell: doorbell(cq_head_doorbell(shape.id, shape.dstrd))?,
+        sq_doorbell,
+        cq_doorbell,
         eager: shape.eager,
         exclusive: shape.exclusive,
     };
-    let on_fault = Box::new(move |fault: &DeviceMisbehaved| failure.misbehaved(fault.clone()));
-    Ok(Arc::new(QueuePair::new(parts, on_fault)))
+    Ok(Arc::new(QueuePair::new(parts, tells(failure))))
+}
+
+/// What becomes of a device that breaks the protocol.
+fn tells(failure: Arc<Failure>) -> OnFault {
+    Box::new(move |fault| failure.misbehaved(fault.clone()))
+}
+
+/// Those of submission and completion queue.
+fn doorbells(
+    device: &dyn Device,
+    id: u16,
+    dstrd: u8,
+    shadows: Option<&Arc<Shadows>>,
+) -> Result<[Doorbell; 2], DeviceError> {
+    let [sq, cq] = [sq_tail_doorbell(id, dstrd), cq_head_doorbell(id, dstrd)];
+    Ok([doorbell(device, sq, shadows)?, doorbell(device, cq, shadows)?])
 }
 
 fn doorbell(device: &dyn Device, register: usize, shadows: Option<&Arc<Shadows>>) -> Result<Doorbell, DeviceError> {
@@ -121,6 +135,7 @@ pub(crate) fn adopt(
     let (Some(submission), Some(completion), Some(lists)) = words else {
         return Ok(Err("rings or lists past the end of their memory"));
     };
+    let [sq_doorbell, cq_doorbell] = doorbells(device, id, shape.dstrd, shape.shadows.as_ref())?;
     let parts = Parts {
         id,
         depth,
@@ -129,13 +144,12 @@ pub(crate) fn adopt(
         slots: slots(depth.into())?,
         lists: Lists { words: lists, words_per_slot: list_words },
         pool: Pool::new(pool, page),
-        sq_doorbell: doorbell(device, sq_tail_doorbell(id, shape.dstrd), shape.shadows.as_ref())?,
-        cq_doorbell: doorbell(device, cq_head_doorbell(id, shape.dstrd), shape.shadows.as_ref())?,
+        sq_doorbell,
+        cq_doorbell,
         eager: shape.eager,
         exclusive: false,
     };
-    let on_fault = Box::new(move |fault: &DeviceMisbehaved| failure.misbehaved(fault.clone()));
-    Ok(QueuePair::adopt(parts, on_fault, still))
+    Ok(QueuePair::adopt(parts, tells(failure), still))
 }
 
 /// Slots are no device's business, but may be another process's.

@@ -74,14 +74,9 @@ impl Core {
         self.check_running()?;
         let before = self.resets.load(Ordering::SeqCst);
         self.failure.failed(asked);
-        loop {
-            let listener = self.stopped.listen();
-            self.check_running()?;
-            if self.resets.load(Ordering::SeqCst) != before && !self.is_recovering() {
-                return Ok(());
-            }
-            listener.await;
-        }
+        let was_reset = || self.resets.load(Ordering::SeqCst) != before && !self.is_recovering();
+        self.wait_until(|| self.check_running().is_err() || was_reset()).await;
+        self.check_running()
     }
 
     /// Resets the controller and brings it back. I/O waits meanwhile.

@@ -1,13 +1,16 @@
 //! Going on with a controller that another driver has saved: enabled throughout, no command sent.
 
+mod parts;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use doorbell_device::{Access, DeviceError, DmaMemory};
+use doorbell_device::{DeviceError, DmaMemory};
 use nvme_spec::feature::FeatureId;
 use nvme_spec::identify::{IdentifyController, IdentifyControllerNvm};
 use zerocopy::FromBytes;
 
+use self::parts::host_id;
 use super::NvmeDriver;
 use super::admin::Admin;
 use super::bringup;
@@ -15,14 +18,13 @@ use super::core::{self, Core, Made};
 use super::failure::Failure;
 use super::inherited::{Inherited, InheritedCommand};
 use super::issuers::Issuers;
-use super::options::{CompletionMode, DriverOptions, HostId};
-use super::queues;
+use super::options::{CompletionMode, DriverOptions};
 use super::registers::Registers;
-use super::service::{self, Served, Stop, Watched};
+use super::service::{self, Served, Stop};
 use super::shadow::Shadows;
 use crate::error::{DriverError, NamespaceError};
-use crate::memory::{DmaBuffer, GuestMemory, Layout};
-use crate::queue::{Adopted, Crossing, QueuePair, Still, StillCommand, Token};
+use crate::memory::{GuestMemory, Layout};
+use crate::queue::{Adopted, QueuePair, Token};
 use crate::saved::{self, StateError};
 
 /// Why a saved state cannot be gone on with. The controller is as it was: the state can be restored elsewhere, or the
@@ -101,24 +103,6 @@ struct Restoring {
 }
 
 impl Restoring {
-    fn new(saved: saved::Driver, memory: Vec<DmaMemory>) -> Result<Self, RestoreError> {
-        for (index, saved::Memory { iova, len }) in saved.memory.iter().enumerate() {
-            let same = |memory: &DmaMemory| memory.iova() == *iova && memory.len() as u64 == *len;
-            if !memory.get(index).is_some_and(same) {
-                return Err(RestoreError::Memory { index, iova: *iova, len: *len });
-            }
-        }
-        let page_size = usize::try_from(saved.page_size).unwrap_or(0);
-        if !page_size.is_power_of_two() || !(4096..=4 << 20).contains(&page_size) {
-            return Err(nonsense(format!("pages of {page_size:#x} bytes")));
-        }
-        Ok(Self { saved, memory, page_size })
-    }
-
-    fn memory(&self, index: u32) -> Result<&DmaMemory, RestoreError> {
-        self.memory.get(index as usize).ok_or_else(|| nonsense(format!("memory {index}, which there is not")))
-    }
-
     fn restore(self, mut options: DriverOptions) -> Result<Restored, RestoreError> {
         let saved = &self.saved;
         let identify = IdentifyController::read_from_bytes(&saved.identify);
@@ -198,61 +182,42 @@ impl Restoring {
             core.remember_feature(FeatureId(fid), feature.nsid, feature.cdw11, &feature.data);
         }
         let guest_memory = self.guest_memory(&core)?;
-        for namespace in &saved.namespaces {
-            let (core, nsid) = (&core, namespace.nsid);
-            core.inherit_namespace(namespace).map_err(|source| {
-                core.namespaces.close();
-                RestoreError::Namespace { nsid, source }
-            })?;
-        }
-        self.go_on(core, admin_commands, queues, guest_memory)
+        let restored = self.go_on(&core, admin_commands, queues, guest_memory);
+        // Handles that nobody has asked for would keep the driver alive.
+        restored.inspect_err(|_| core.namespaces.close())
     }
 
     /// From here on, the device's completions are this driver's.
     fn go_on(
         &self,
-        core: Arc<Core>,
+        core: &Arc<Core>,
         admin_commands: Vec<Adopted>,
         queues: Vec<(&saved::Queue, Arc<QueuePair>, Vec<Adopted>)>,
         guest_memory: Vec<GuestMemory>,
     ) -> Result<Restored, RestoreError> {
         // What cannot fail any more comes after what can.
-        let mut watched = Vec::new();
-        let interrupts = matches!(core.completion, CompletionMode::Interrupt | CompletionMode::Adaptive);
-        for (queue, pair, _) in &queues {
-            let watch = match queue.vector {
-                Some(vector) if vector != 0 && interrupts => Some(core.watch(vector)),
-                _ => None,
-            };
-            let watch = watch.transpose().map_err(DriverError::command("waiting for interrupts"));
-            watched.push((queue.vector, pair.clone(), watch.inspect_err(|_| core.namespaces.close())?));
+        for namespace in &self.saved.namespaces {
+            let nsid = namespace.nsid;
+            core.inherit_namespace(namespace).map_err(|source| RestoreError::Namespace { nsid, source })?;
         }
+        let interrupts = matches!(core.completion, CompletionMode::Interrupt | CompletionMode::Adaptive);
+        let attendance = |(queue, ..): &(&saved::Queue, _, _)| core.attendance(queue.vector.filter(|_| interrupts));
+        let attendances: Result<Vec<_>, _> = queues.iter().map(attendance).collect();
+        let attendances = attendances.map_err(DriverError::command("waiting for interrupts"))?;
         let admin_watch = match core.device.interrupt_count() {
             0 => None,
-            _ => Some(core.watch(0).map_err(|error| {
-                core.namespaces.close();
-                DriverError::command("waiting for interrupts")(error)
-            })?),
+            _ => Some(core.watch(0).map_err(DriverError::command("waiting for interrupts"))?),
         };
         if core.completion == CompletionMode::Polling {
             let gentle = false;
             service::start_poller(core.polled.clone(), core.stop.clone(), gentle).map_err(|source| {
-                core.namespaces.close();
                 DriverError::device("setting up polling")(DeviceError::Io { what: "starting a thread", source })
             })?;
         }
 
-        let spawn = |name, watch: Option<Watched>, served| {
-            let task = service::serve(served, watch, core.options.runtime.clone(), core.stop.clone());
-            core.options.runtime.spawn(name, Box::pin(task));
-        };
-        spawn("admin completions", admin_watch, core.served_by_admin_vector.clone());
-        for (vector, pair, watch) in watched {
-            match watch {
-                Some(watch) => spawn("I/O interrupts", Some(watch), Arc::new(Served::new(pair))),
-                None if vector == Some(0) && interrupts => core.served_by_admin_vector.add(pair),
-                None => core.polled.add(pair),
-            }
+        core.serve("admin completions", core.served_by_admin_vector.clone(), admin_watch);
+        for ((_, pair, _), attendance) in queues.iter().zip(attendances) {
+            core.attend(pair.clone(), attendance);
         }
         core.issuers.inherit(queues.iter().map(|(queue, pair, _)| (queue.cpu, pair.clone())).collect());
 
@@ -262,7 +227,7 @@ impl Restoring {
             for adopted in adopted {
                 inherited.add(&pair, &adopted);
                 if !adopted.orphaned {
-                    commands.push(InheritedCommand::new(&core, &pair, adopted));
+                    commands.push(InheritedCommand::new(core, &pair, adopted));
                 }
             }
         }
@@ -271,12 +236,12 @@ impl Restoring {
             if Core::is_event_request(0, adopted.command.cdw0.opcode()) && !adopted.orphaned {
                 requests.push(adopted.token);
             } else if !adopted.orphaned {
-                commands.push(InheritedCommand::new(&core, &core.admin.queue.clone(), adopted));
+                commands.push(InheritedCommand::new(core, &core.admin.queue, adopted));
             }
         }
         core.hold_back(inherited);
         let driver = NvmeDriver::start(core.clone());
-        self.go_on_with_events(&core, requests);
+        self.go_on_with_events(core, requests);
         // An interrupt may have come while nobody watched.
         core.queues().iter().for_each(|queue| while queue.drain() != 0 {});
         tracing::info!(commands = commands.len(), "took a controller over");
@@ -296,124 +261,4 @@ impl Restoring {
         let background = core.clone();
         core.options.runtime.spawn("rescan", Box::pin(async move { background.rescan_all().await }));
     }
-
-    fn guest_memory(&self, core: &Arc<Core>) -> Result<Vec<GuestMemory>, RestoreError> {
-        let mut registrations: Vec<_> = self.saved.registrations.iter().collect();
-        registrations.sort_by_key(|registration| registration.key);
-        let mut all = Vec::new();
-        for registration in registrations {
-            let mut builder = GuestMemory::builder();
-            let mut mappings = Vec::new();
-            for region in &registration.regions {
-                let memory = self.memory(region.memory)?;
-                let access = match (region.readable, region.writable) {
-                    (true, true) => Access::ReadWrite,
-                    (true, false) => Access::Read,
-                    (false, true) => Access::Write,
-                    (false, false) => return Err(nonsense("guest memory that nobody may use")),
-                };
-                builder = builder.region(region.gpa, memory.host().clone(), access);
-                mappings.push(memory.clone());
-            }
-            let memory = builder.build().map_err(|error| nonsense(error.to_string()))?;
-            all.push(core.inherit_registration(&memory, registration.key, mappings));
-        }
-        Ok(all)
-    }
-
-    /// What a queue was like.
-    fn still(
-        &self,
-        queue: &saved::Queue,
-        buffers: &Arc<crate::memory::Buffers>,
-        driver: u64,
-    ) -> Result<Still, RestoreError> {
-        let small = |what: &str, value: u32| {
-            u16::try_from(value).map_err(|_| nonsense(format!("{what} {value} of queue {}", queue.id)))
-        };
-        let command = |command: &saved::Command| {
-            let words = <[u64; 8]>::try_from(&command.words[..]).map_err(|_| nonsense("a command not of 8 words"))?;
-            let state = match command.state() {
-                saved::CommandState::InFlight => Crossing::InFlight,
-                saved::CommandState::Orphaned => Crossing::Orphaned,
-                saved::CommandState::Done => Crossing::Done,
-            };
-            let result = match state {
-                Crossing::Done => {
-                    <[u64; 2]>::try_from(&command.result[..]).map_err(|_| nonsense("a result not of 2 words"))?
-                }
-                Crossing::InFlight | Crossing::Orphaned => [0; 2],
-            };
-            let buffer = match command.buffer {
-                Some(index) => {
-                    let memory = self.memory(index)?.clone();
-                    let len = usize::try_from(command.buffer_len).unwrap_or(usize::MAX).min(memory.len());
-                    Some(DmaBuffer::new(buffers.lend(memory, len), len, driver))
-                }
-                None => None,
-            };
-            let token = Token { cid: small("identifier", command.identifier)? };
-            Ok(StillCommand {
-                token,
-                state,
-                words,
-                result,
-                tag: command.tag,
-                registration: command.registration,
-                sequence: command.sequence,
-                pages: (command.first_page, command.pages),
-                buffer,
-            })
-        };
-        let identifiers = queue.identifiers.iter().map(|cid| small("identifier", *cid));
-        Ok(Still {
-            sq_tail: small("tail", queue.sq_tail)?,
-            sq_head: small("head", queue.sq_head)?,
-            cq_head: small("head", queue.cq_head)?,
-            phase: queue.phase,
-            submitted: queue.submitted,
-            identifiers: identifiers.collect::<Result<_, _>>()?,
-            commands: queue.commands.iter().map(command).collect::<Result<_, RestoreError>>()?,
-        })
-    }
-
-    fn adopt(
-        &self,
-        options: &DriverOptions,
-        queue: &saved::Queue,
-        still: Still,
-        failure: Arc<Failure>,
-        (completion, dstrd, shadows): (CompletionMode, u8, Option<&Arc<Shadows>>),
-    ) -> Result<(QueuePair, Vec<Adopted>), RestoreError> {
-        let of_queue = |what: &str| nonsense(format!("queue {}: {what}", queue.id));
-        let place = |place: Option<saved::Place>| {
-            let place = place.ok_or_else(|| of_queue("a ring that is nowhere"))?;
-            let offset = usize::try_from(place.offset).map_err(|_| of_queue("a ring past the end of its memory"))?;
-            Ok::<_, RestoreError>((self.memory(place.memory)?.clone(), offset))
-        };
-        let shape = queues::Inherited {
-            id: u16::try_from(queue.id).map_err(|_| of_queue("its identifier"))?,
-            depth: u16::try_from(queue.depth).map_err(|_| of_queue("its depth"))?,
-            page_size: self.page_size,
-            dstrd,
-            submission: place(queue.submission)?,
-            completion: place(queue.completion)?,
-            lists: place(queue.lists)?,
-            list_words: queue.list_words as usize,
-            pool: self.memory(queue.pool)?.clone(),
-            eager: queue.id == 0 || completion.looks_after_submitting(&*options.device),
-            // The admin queue has none.
-            shadows: shadows.filter(|_| queue.id != 0).cloned(),
-        };
-        queues::adopt(&*options.device, shape, still, failure)
-            .map_err(DriverError::device("a queue's doorbells"))?
-            .map_err(of_queue)
-    }
-}
-
-fn host_id(saved: Option<&saved::HostId>) -> Result<Option<HostId>, RestoreError> {
-    let Some(saved::HostId { bytes }) = saved else { return Ok(None) };
-    let short = <[u8; 8]>::try_from(&bytes[..]).map(HostId::Short);
-    let id = short.or_else(|_| <[u8; 16]>::try_from(&bytes[..]).map(HostId::Extended));
-    id.map(Some).map_err(|_| nonsense(format!("a host identifier of {} bytes", bytes.len())))
 }

@@ -213,7 +213,6 @@ impl Core {
         let (first_page, pages) = command.pages;
         let state = match command.state {
             Crossing::InFlight => saved::CommandState::InFlight,
-            // Other admin commands than event requests are this process's own affair.
             Crossing::Orphaned => saved::CommandState::Orphaned,
             Crossing::Done => saved::CommandState::Done,
         };

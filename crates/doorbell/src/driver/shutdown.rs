@@ -53,7 +53,7 @@ impl Core {
             return;
         }
         // Tells those who wait for queues, namespaces and events.
-        self.stopped.notify(usize::MAX);
+        self.changed.notify(usize::MAX);
         self.issuers.wake_all();
         self.namespaces.close();
         // What is being brought back comes back first, so that its commands end.
@@ -80,14 +80,8 @@ impl Core {
     }
 
     async fn wait_ended(&self) {
-        loop {
-            let listener = self.stopped.listen();
-            if matches!(self.state(), ControllerState::ShutDown | ControllerState::Failed | ControllerState::HandedOver)
-            {
-                return;
-            }
-            listener.await;
-        }
+        use ControllerState::{Failed, HandedOver, ShutDown};
+        self.wait_until(|| matches!(self.state(), ShutDown | Failed | HandedOver)).await;
     }
 
     /// Disables a controller that works, after a shutdown notification if `orderly`.
@@ -166,7 +160,7 @@ impl Core {
             return;
         }
         tracing::error!(error = %crate::RequestError::from(lost.clone()), "the controller is given up");
-        self.stopped.notify(usize::MAX);
+        self.changed.notify(usize::MAX);
         self.issuers.wake_all();
         self.namespaces.close();
         self.queues().iter().for_each(|queue| queue.close(lost.clone()));

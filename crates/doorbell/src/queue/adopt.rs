@@ -4,10 +4,9 @@ use nvme_spec::Command;
 
 use super::extras::{Extra, TimeLimit};
 use super::frozen::{Crossing, Still};
-use super::pair::{Held, Parts, QueuePair};
+use super::pair::{Held, OnFault, Parts, QueuePair};
 use super::rings::{CompletionRing, SubmissionRing};
 use super::slots::{Slots, State, Token};
-use crate::error::DeviceMisbehaved;
 
 /// A command that another process sent, and whose result is this one's to claim.
 pub(crate) struct Adopted {
@@ -26,11 +25,7 @@ impl QueuePair {
     ///
     /// # Errors
     /// What makes no sense in it.
-    pub(crate) fn adopt(
-        parts: Parts,
-        on_fault: Box<dyn Fn(&DeviceMisbehaved) + Send + Sync>,
-        still: Still,
-    ) -> Result<(Self, Vec<Adopted>), &'static str> {
+    pub(crate) fn adopt(parts: Parts, on_fault: OnFault, still: Still) -> Result<(Self, Vec<Adopted>), &'static str> {
         let queue = Self::with_rings(parts, on_fault);
         let (depth, entries) = (queue.depth(), queue.depth() + 1);
         if [still.sq_tail, still.sq_head, still.cq_head].iter().any(|position| *position >= entries) {

@@ -31,7 +31,7 @@ pub(crate) use frozen::{Crossing, Still, StillCommand};
 pub(crate) use history::{Changes, Moments, replayable};
 pub use inspect::{CommandState, Counters, QueueState};
 pub(crate) use lists::{List, Lists};
-pub(crate) use pair::{Held, Notes, Parts, QueuePair};
+pub(crate) use pair::{Held, Notes, OnFault, Parts, QueuePair};
 pub(crate) use pool::Pool;
 pub(crate) use slots::{MAX_DEPTH, SLOT_WORDS, Token};
 pub(crate) use words::Words;

@@ -39,6 +39,9 @@ pub(crate) struct Parts {
     pub(crate) exclusive: bool,
 }
 
+/// Is told how the device breaks the protocol.
+pub(crate) type OnFault = Box<dyn Fn(&DeviceMisbehaved) + Send + Sync>;
+
 /// A slot that is taken for a command, and the lock.
 #[must_use = "a slot that is neither used nor put back is lost"]
 pub(crate) struct Begun<'q> {
@@ -170,7 +173,7 @@ pub(crate) struct QueuePair {
     /// How the device broke the protocol on this queue, in its present life.
     pub(super) fault: Mutex<Option<DeviceMisbehaved>>,
     /// Tells the controller of the fault.
-    pub(super) on_fault: Box<dyn Fn(&DeviceMisbehaved) + Send + Sync>,
+    pub(super) on_fault: OnFault,
 }
 
 /// Whether a queue takes commands.
@@ -211,13 +214,13 @@ impl Inner {
 }
 
 impl QueuePair {
-    pub(crate) fn new(parts: Parts, on_fault: Box<dyn Fn(&DeviceMisbehaved) + Send + Sync>) -> Self {
+    pub(crate) fn new(parts: Parts, on_fault: OnFault) -> Self {
         rings::clear(&parts.submission, &parts.completion);
         Self::with_rings(parts, on_fault)
     }
 
     /// With rings that are as they are.
-    pub(super) fn with_rings(parts: Parts, on_fault: Box<dyn Fn(&DeviceMisbehaved) + Send + Sync>) -> Self {
+    pub(super) fn with_rings(parts: Parts, on_fault: OnFault) -> Self {
         let depth = parts.depth;
         let (free, taken) = FreeSlots::new(depth);
         // One entry more than slots: a full ring is then impossible, and never looks like an empty one.
