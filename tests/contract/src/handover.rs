@@ -586,6 +586,24 @@ fn h7_another_number_of_cpus_is_fine() {
 }
 
 #[test]
+fn h7_queues_of_missing_cpus_are_looked_at() {
+    let bench = Bench::new();
+    let w =
+        Watched::with(&bench, ControllerConfig::default(), |options| options.completion(CompletionMode::CallerPolls));
+    let pages: Vec<_> = (0..2).map(|page| gpns(page, 1)).collect();
+    bench.run(w.namespace.flush(0)).expect("a queue");
+    bench.run(w.namespace.flush(1)).expect("a queue");
+    slow(&w.spy, NvmOpcode::READ, SECOND);
+    let mut reads: Vec<_> = (0..2).map(|i| w.namespace.read(i as u32, 0, 8, &w.memory, whole(&pages[i]))).collect();
+    reads.iter_mut().for_each(|read| assert!(poll(read).is_pending()));
+    let restored = hand_over(&bench, &w.driver, options(&bench, &w.spy).cpus(1));
+    bench.run(bench.world.sleep(2 * SECOND));
+    // One a queue, also of the CPU that there is no more.
+    assert_eq!(restored.driver.poll(), 2);
+    assert!(bench.run(join_all(restored.commands)).iter().all(|result| result.completion.is_ok()));
+}
+
+#[test]
 fn h7_it_crosses_over_again_and_again_under_load() {
     let bench = Bench::new();
     let w = Watched::new(&bench, ControllerConfig::default());
