@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -57,34 +58,14 @@ pub(crate) type FeaturesSet = BTreeMap<(u8, u32), (u32, Vec<u8>)>;
 /// All of a driver that outlives a single call. Background tasks and namespace handles share it; it does no work of
 /// its own once the [`NvmeDriver`](super::NvmeDriver) in front of it is gone.
 pub(crate) struct Core {
-    /// Tells drivers of one process apart.
-    pub(crate) id: u64,
-    pub(crate) options: DriverOptions,
+    made: Made,
     pub(crate) device: Arc<dyn Device>,
-    pub(crate) registers: Registers,
-    pub(crate) page_size: usize,
-    pub(crate) layout: Layout,
-    pub(crate) admin: Admin,
-    pub(crate) failure: Arc<Failure>,
-    pub(crate) identify: Box<IdentifyController>,
-    /// CNS 06h of the NVM command set; zeroes where the controller refuses it.
-    pub(crate) nvm: Box<IdentifyControllerNvm>,
-    pub(crate) completion: CompletionMode,
-    /// Where shadow doorbells are used.
-    pub(crate) shadows: Option<Arc<Shadows>>,
-    pub(crate) issuers: Issuers,
     pub(crate) namespaces: Table,
     pub(crate) rescans: Rescans,
     pub(crate) registrations: Registrations,
     pub(crate) events: Events,
-    /// Buffers handed out.
-    pub(crate) buffers: Arc<Buffers>,
     /// Commands of the process before that new I/O may have to wait for.
     pub(crate) inherited: Inherited,
-    /// Ends the tasks and threads that find completions.
-    pub(crate) stop: Arc<Stop>,
-    /// The queues whose interrupt is vector 0.
-    pub(crate) served_by_admin_vector: Arc<Served>,
     /// The queues that are polled.
     pub(crate) polled: Arc<Served>,
     state: AtomicU8,
@@ -105,8 +86,10 @@ pub(crate) struct Core {
     pub(crate) condemned: Mutex<Vec<Arc<QueuePair>>>,
 }
 
-/// What a core is made of at bring-up.
+/// What it is made of, at bring-up or from a saved state. A core has all of it for its own.
 pub(crate) struct Made {
+    /// Tells drivers of one process apart.
+    pub(crate) id: u64,
     pub(crate) options: DriverOptions,
     pub(crate) registers: Registers,
     pub(crate) page_size: usize,
@@ -114,14 +97,27 @@ pub(crate) struct Made {
     pub(crate) admin: Admin,
     pub(crate) failure: Arc<Failure>,
     pub(crate) identify: Box<IdentifyController>,
+    /// CNS 06h of the NVM command set; zeroes where the controller refuses it.
     pub(crate) nvm: Box<IdentifyControllerNvm>,
     pub(crate) completion: CompletionMode,
+    /// Where shadow doorbells are used.
     pub(crate) shadows: Option<Arc<Shadows>>,
     pub(crate) issuers: Issuers,
+    /// Ends the tasks and threads that find completions.
     pub(crate) stop: Arc<Stop>,
+    /// The queues whose interrupt is vector 0.
     pub(crate) served_by_admin_vector: Arc<Served>,
-    pub(crate) id: u64,
+    /// Buffers handed out.
     pub(crate) buffers: Arc<Buffers>,
+}
+
+impl Deref for Core {
+    type Target = Made;
+
+    #[inline(always)]
+    fn deref(&self) -> &Made {
+        &self.made
+    }
 }
 
 /// A number no other driver of this process has.
@@ -133,27 +129,13 @@ pub(crate) fn next_id() -> u64 {
 impl Core {
     pub(crate) fn new(made: Made) -> Arc<Self> {
         Arc::new(Self {
-            id: made.id,
             device: made.options.device.clone(),
-            registers: made.registers,
-            page_size: made.page_size,
-            layout: made.layout,
-            admin: made.admin,
-            failure: made.failure,
-            identify: made.identify,
-            nvm: made.nvm,
-            completion: made.completion,
-            shadows: made.shadows,
-            issuers: made.issuers,
             namespaces: Table::default(),
             rescans: Rescans::default(),
             registrations: Registrations::default(),
             events: Events::default(),
-            buffers: made.buffers,
             inherited: Inherited::default(),
-            stop: made.stop,
-            served_by_admin_vector: made.served_by_admin_vector,
-            polled: Arc::new(Served::default()),
+            polled: Arc::default(),
             state: AtomicU8::new(ControllerState::Running as u8),
             recovering: AtomicBool::new(false),
             held_still: AtomicBool::new(false),
@@ -162,8 +144,8 @@ impl Core {
             moments: Mutex::default(),
             features: Mutex::default(),
             changed: event_listener::Event::new(),
-            condemned: Mutex::new(Vec::new()),
-            options: made.options,
+            condemned: Mutex::default(),
+            made,
         })
     }
 

@@ -121,14 +121,7 @@ impl Inner {
     }
 
     /// An error if a command of these blocks (`None`: of all) must not go out, or not yet.
-    #[inline(always)]
     pub(crate) fn check_standing(&self, blocks: Option<(u64, u64)>) -> Result<(), RequestError> {
-        if self.is_well() { Ok(()) } else { self.check_closely(blocks) }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn check_closely(&self, blocks: Option<(u64, u64)>) -> Result<(), RequestError> {
         self.check_present()?;
         if self.is_held_back() { self.core.check_inherited(self.nsid, blocks) } else { Ok(()) }
     }

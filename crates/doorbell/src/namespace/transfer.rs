@@ -233,10 +233,10 @@ impl<'a> Request<'a> {
         Self { inner: namespace.inner(), payload, kind, cpu: 0, block_count, lba, tag }
     }
 
-    /// Where the device finds its data, if it may go out as it is, straight from one page; and how long it does.
+    /// Where the device finds its data, if it may go out as it is, now, straight from one page; and how long it does.
     #[inline(always)]
     pub(crate) fn in_one_page(&self) -> Option<(u64, &Life)> {
-        if !self.has_blocks() || self.kind.is_special {
+        if !self.has_blocks() || self.kind.is_special || !self.inner.is_well() {
             return None;
         }
         let (inner, bytes) = (self.inner, self.bytes(self.block_count));
@@ -247,7 +247,9 @@ impl<'a> Request<'a> {
     /// nothing goes to another disk in the old one's place, and unregistering the memory waits for the command.
     #[inline(always)]
     pub(crate) fn for_one_page(&self, iova: u64, memory: &Life) -> Result<Command, RequestError> {
-        self.inner.check_standing(self.blocks())?;
+        if self.inner.is_removed() {
+            return Err(self.inner.removed());
+        }
         if memory.has_ended() {
             return Err(MemoryError::Unregistered.into());
         }
@@ -257,7 +259,7 @@ impl<'a> Request<'a> {
     /// Its command, straight from the payload. Under the queue's lock, as [`for_one_page`](Self::for_one_page).
     pub(crate) fn straight(&self, list: List<'_>) -> Result<Command, RequestError> {
         let (inner, bytes) = (self.inner, self.bytes(self.block_count));
-        inner.check_standing(self.blocks())?;
+        inner.check_standing(Some((self.lba, self.block_count.into())))?;
         let (driver, access) = (inner.direct_driver, self.kind.access);
         let pointers = self.payload.pointers(driver, &inner.core.layout, list, None, access, (0, bytes))?;
         Ok(self.command(0, self.block_count, pointers.ok_or(RequestError::NotDirect)?))
@@ -270,11 +272,6 @@ impl<'a> Request<'a> {
         let some = self.block_count.wrapping_sub(1) < inner.max_transfer_blocks;
         let inside = inner.block_count().checked_sub(self.block_count.into()).is_some_and(|last| self.lba <= last);
         some && inside
-    }
-
-    #[inline(always)]
-    fn blocks(&self) -> Option<(u64, u64)> {
-        Some((self.lba, self.block_count.into()))
     }
 
     /// Checks what the caller asked for; `Ok(false)` if there is nothing to do.
