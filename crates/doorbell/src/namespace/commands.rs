@@ -40,7 +40,6 @@ impl Inner {
 
     /// Sends a command of this namespace on a CPU's queue; its data, if it has some, goes through the pool.
     async fn execute_once(&self, cpu: u32, command: Command, data: Data<'_>) -> Result<Completion, RequestError> {
-        self.check_present()?;
         self.wait_for_inherited().await;
         let queue = self.queue(cpu).await?;
         let max = self.max_data(queue);
