@@ -42,8 +42,8 @@ impl Run {
             Action::DropDriver(host) => self.drop_driver(host.into()),
             Action::Shutdown(host) => self.shut_down(host.into()),
             Action::Resize(namespace, blocks) => self.resize(namespace.into(), blocks.into())?,
-            Action::Replace(namespace) => self.replace(namespace.into())?,
-            Action::Remove(namespace) => self.remove(namespace.into())?,
+            Action::Replace(namespace, reset) => self.replace(namespace.into(), reset)?,
+            Action::Remove(namespace, reset) => self.remove(namespace.into(), reset)?,
             Action::Inspect(host) => self.inspect(host.into()),
         };
         if done {
@@ -288,10 +288,7 @@ impl Run {
         if host.dead || host.driver.is_none() {
             return;
         }
-        host.blame.disturbed |= kind.disturbs();
-        host.blame.lies |= kind == Kind::StatusLie;
-        host.blame.mapping |= kind == Kind::MapFails;
-        host.blame.statuses.extend(kind.status());
+        host.blame.plant(kind);
         host.dead |= kind.is_for_good();
         match kind.place((skip % 32).into(), timeout) {
             Place::Controller(rule) => {
@@ -354,7 +351,7 @@ impl Run {
         // What it was registered as before goes with the last command that uses it.
         match driver.register_memory(&host.memory) {
             Ok(memory) => host.registered = Some(memory),
-            Err(error) if host.blame.permits(&error) || host.blame.mapping => {}
+            Err(error) if host.blame.mapping || host.permits(&error) => {}
             Err(error) => return failure("error", format!("guest memory cannot be registered: {error}")),
         }
         Ok(true)
@@ -408,31 +405,41 @@ impl Run {
         Ok(true)
     }
 
-    /// Another namespace takes the place of one. A host cannot know before it is told; so that no command of the old
-    /// one's reaches the new one, the subsystem is reset at the same moment.
-    fn replace(&mut self, namespace: usize) -> Check<bool> {
+    /// Another namespace takes the place of one. A host cannot know before it is told: so that no command of the old
+    /// one's reaches the new one, the subsystem is reset at the same moment, or all hosts have seen the old one go.
+    fn replace(&mut self, namespace: usize, reset: bool) -> Check<bool> {
         let namespace = namespace % self.present.len();
-        self.gone(namespace)?;
+        self.gone(namespace, reset)?;
+        if !reset {
+            self.quiesce()?;
+        }
         self.add_disk(namespace)?;
         Ok(true)
     }
 
     /// A namespace goes, or comes back.
-    fn remove(&mut self, namespace: usize) -> Check<bool> {
+    fn remove(&mut self, namespace: usize, reset: bool) -> Check<bool> {
         let namespace = namespace % self.present.len();
-        if self.gone(namespace)? {
+        if self.gone(namespace, reset)? {
             return Ok(true);
         }
         let last = (0..self.disks.len()).rev().find(|disk| !self.present.contains(&Some(*disk)));
         match last {
             Some(disk) if self.present.len() == 1 => self.insert_disk(namespace, disk)?,
-            _ => self.add_disk(namespace)?,
+            _ => {
+                if !reset {
+                    self.quiesce()?;
+                }
+                self.add_disk(namespace)?;
+            }
         }
         Ok(true)
     }
 
-    fn gone(&mut self, namespace: usize) -> Check<bool> {
-        self.subsystem_reset();
+    fn gone(&mut self, namespace: usize, reset: bool) -> Check<bool> {
+        if reset {
+            self.subsystem_reset();
+        }
         self.hosts.iter_mut().for_each(|host| host.blame.removed = true);
         if self.present[namespace].take().is_none() {
             return Ok(false);

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use doorbell::{DriverError, ErrorClass, NamespaceError, RequestError};
 use nvme_spec::Status;
 
-use crate::host::Blame;
 use crate::model::stamp_of;
 use crate::operation::{Done, Operation, What};
 use crate::run::{Check, Run, failure};
@@ -38,7 +37,7 @@ impl Run {
                 self.tally.outcome("open: failed");
                 let blame = &host.blame;
                 // What was planted strikes whoever drives the device next.
-                if blame.disturbed || blame.mapping || !blame.statuses.is_empty() {
+                if blame.disturbed || blame.mapping || blame.admin_fails {
                     return Ok(());
                 }
                 failure("error", format!("host {index}: the driver does not come up: {error}"))
@@ -68,7 +67,7 @@ impl Run {
                     NamespaceError::NotFound { .. } => host.blame.removed,
                     // Operations under way keep the handle that was dropped.
                     NamespaceError::DuplicateRequest { .. } => true,
-                    NamespaceError::Request(error) => host.blame.permits(error),
+                    NamespaceError::Request(error) => host.permits(error),
                     _ => false,
                 };
                 if permitted {
@@ -96,6 +95,7 @@ impl Run {
         };
         self.hosts[host].free_pages.extend(pages);
         self.copied.retain(|(copy, ..)| *copy != id);
+        self.failed += u64::from(result.is_err());
         let outcome = match &result {
             Ok(()) => "done".to_owned(),
             Err(error) => shown(error),
@@ -215,7 +215,7 @@ impl Run {
     }
 
     /// Whether an error is one that what happened can bring about.
-    fn permits(&self, host: usize, what: &What, error: &RequestError) -> bool {
+    fn permits(&mut self, host: usize, what: &What, error: &RequestError) -> bool {
         let of_kind = match what {
             What::Compare { .. } => error.class() == ErrorClass::Miscompare,
             What::CompareAndWrite { .. } => {
@@ -226,31 +226,7 @@ impl Run {
             }
             _ => false,
         };
-        of_kind || self.hosts[host].blame.permits(error)
-    }
-}
-
-impl Blame {
-    /// Whether an error is one that what happened can bring about.
-    pub(crate) fn permits(&self, error: &RequestError) -> bool {
-        match error {
-            RequestError::Gone => self.ended || self.disturbed,
-            RequestError::Nvme(error) => {
-                let status = error.status;
-                let aborted = [Status::ABORT_REQUESTED, Status::ABORTED_SQ_DELETION];
-                self.statuses.contains(&status)
-                    || self.lies
-                    || self.disturbed && aborted.contains(&status)
-                    || self.removed && status == Status::INVALID_NAMESPACE_OR_FORMAT
-                    || self.resized && status == Status::LBA_OUT_OF_RANGE
-            }
-            RequestError::OutOfRange { .. } => self.resized,
-            RequestError::Interrupted | RequestError::Failed(_) | RequestError::Misbehaved(_) => self.disturbed,
-            RequestError::Memory(_) => self.unregistered || self.ended,
-            RequestError::NoQueue(cause) => self.permits(cause) || self.mapping || self.disturbed,
-            RequestError::Device(_) => self.mapping || self.disturbed,
-            _ => false,
-        }
+        of_kind || self.hosts[host].permits(error)
     }
 }
 

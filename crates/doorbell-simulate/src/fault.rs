@@ -202,9 +202,18 @@ impl Planted {
 
     /// What has struck, of what was put in.
     pub(crate) fn struck(&self, applied: &[u64], injector: &FaultInjector) -> Vec<Kind> {
-        let inside = self.in_controller.iter().zip(applied).filter(|(_, times)| **times > 0).map(|(kind, _)| *kind);
+        self.of(applied, injector, true)
+    }
+
+    /// What has not struck yet.
+    pub(crate) fn to_come(&self, applied: &[u64], injector: &FaultInjector) -> Vec<Kind> {
+        self.of(applied, injector, false)
+    }
+
+    fn of(&self, applied: &[u64], injector: &FaultInjector, struck: bool) -> Vec<Kind> {
         let plan = injector.plan();
-        let around = self.around.iter().zip(&plan).filter(|(_, (_, times))| *times > 0).map(|(kind, _)| *kind);
-        inside.chain(around).collect()
+        let times = applied.iter().copied().chain(plan.iter().map(|(_, times)| *times));
+        let kinds = self.in_controller.iter().chain(&self.around);
+        kinds.zip(times).filter(|(_, times)| (*times > 0) == struck).map(|(kind, _)| *kind).collect()
     }
 }

@@ -9,8 +9,8 @@ use doorbell_device::wrap::{DmaLedger, FaultInjector, Rule};
 use doorbell_device::{Access, Device, HostMemory};
 use doorbell_emulator::{Controller, ControllerConfig, SglSupport, Subsystem};
 use doorbell_sim::World;
-use nvme_spec::Status;
 
+use crate::blame::Blame;
 use crate::fault::{Kind, Planted};
 use crate::scenario::Setup;
 
@@ -36,22 +36,6 @@ pub(crate) struct Host {
     /// A driver that was dropped may still be stopping the device.
     pub(crate) leaving: bool,
     pub(crate) blame: Blame,
-}
-
-/// What has happened to a host that may make commands fail.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Blame {
-    /// The driver was ended.
-    pub(crate) ended: bool,
-    /// The controller was reset, or something struck it for which it may be.
-    pub(crate) disturbed: bool,
-    pub(crate) statuses: Vec<Status>,
-    pub(crate) unregistered: bool,
-    pub(crate) mapping: bool,
-    pub(crate) removed: bool,
-    pub(crate) resized: bool,
-    /// Completions may have a status that is not theirs.
-    pub(crate) lies: bool,
 }
 
 impl Host {
@@ -88,6 +72,7 @@ impl Host {
         self.injector = new.injector;
         self.planted = new.planted;
         self.dead = false;
+        self.blame.of_a_new_device();
         Ok(())
     }
 
@@ -117,6 +102,23 @@ impl Host {
     pub(crate) fn struck(&self) -> Vec<Kind> {
         let applied = self.device.with_controller(|controller| controller.faults_applied());
         self.planted.struck(&applied, &self.injector)
+    }
+
+    /// Raises an interrupt on each vector where one was lost.
+    pub(crate) fn interrupt(&self) {
+        if !self.struck().iter().any(|kind| matches!(kind, Kind::InterruptLost | Kind::InterruptLostOutside)) {
+            return;
+        }
+        for vector in 0..self.ledger.interrupt_count() {
+            if let Ok(interrupt) = self.ledger.interrupt(vector) {
+                interrupt.raise();
+            }
+        }
+    }
+
+    /// Whether the device works no more by now.
+    pub(crate) fn is_dead(&self) -> bool {
+        self.dead && !self.to_come().contains(&Kind::Gone)
     }
 
     pub(crate) fn take_pages(&mut self, bytes: usize) -> Option<Vec<u64>> {

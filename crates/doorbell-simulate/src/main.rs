@@ -5,11 +5,13 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool")]
 
 mod act;
+mod blame;
 mod ended;
 mod fault;
 mod host;
 mod model;
 mod operation;
+mod quiet;
 mod report;
 mod rng;
 mod run;
@@ -55,7 +57,7 @@ struct Arguments {
     /// Only these steps, such as 3,17-20
     #[arg(long)]
     keep: Option<String>,
-    /// Tells each step as it is done
+    /// Tells each step as it is done, and what drivers and devices log
     #[arg(long)]
     tell: bool,
     /// Goes on after a seed that failed
@@ -83,6 +85,10 @@ fn try_one(scenario: &Scenario, tell: bool) -> Result<Outcome, Failure> {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     std::panic::set_hook(Box::new(|info| PANIC.set(info.to_string())));
+    if arguments.tell {
+        // Time is virtual, and told with each step.
+        tracing_subscriber::fmt().with_max_level(tracing_subscriber::filter::LevelFilter::DEBUG).without_time().init();
+    }
     let begun = Instant::now();
     let (tally, failed) = simulate(&arguments);
     print!("{}", report::shown(&tally, begun.elapsed()));
@@ -179,7 +185,8 @@ mod unit {
         let arguments = Arguments::parse_from(["simulate", "--io", &io]);
         let (tally, failed) = simulate(&arguments);
         for (seed, failure) in &failed {
-            eprintln!("seed {seed}: {} after {} I/Os: {}", failure.kind, tally.io, failure.text);
+            let text = failure.text.lines().next().unwrap_or_default();
+            eprintln!("found: {} in seed {seed}, after {} I/Os: {text:.160}", failure.kind, tally.io);
         }
         assert_eq!(failed.len(), 0);
     }

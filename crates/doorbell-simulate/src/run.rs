@@ -19,8 +19,6 @@ use crate::tally::Tally;
 
 /// In this much virtual time every operation ends.
 const BOUND: Duration = Duration::from_secs(400);
-/// In this much, a device ends what was dropped, or is reset for it.
-const LEFT: Duration = Duration::from_secs(300);
 /// Without time passing, nothing takes as many turns.
 const TURNS: u32 = 100_000;
 
@@ -69,6 +67,8 @@ pub(crate) struct Run {
     pub(crate) next_stamp: u64,
     pub(crate) rng: Rng,
     pub(crate) tally: Tally,
+    /// How many commands have ended with an error.
+    pub(crate) failed: u64,
     hash: u64,
 }
 
@@ -99,6 +99,7 @@ impl Run {
             next_stamp: 1,
             rng: Rng::new(mix(scenario.seed)),
             tally: Tally::default(),
+            failed: 0,
             hash: 0xcbf2_9ce4_8422_2325,
             setup,
             world,
@@ -269,7 +270,7 @@ impl Run {
         Ok(())
     }
 
-    fn next_time(&self) -> Option<Duration> {
+    pub(crate) fn next_time(&self) -> Option<Duration> {
         let next = self.world.next_deadline();
         // Whoever polls looks again soon, though nothing tells them to.
         let polls = self.setup.completion == doorbell::CompletionMode::CallerPolls && !self.operations.is_empty();
@@ -308,52 +309,6 @@ impl Run {
         Ok(())
     }
 
-    /// Goes on until all operations have ended and no dropped command is left on any device.
-    pub(crate) fn quiesce(&mut self) -> Check {
-        while !self.operations.is_empty() {
-            self.go_on()?;
-        }
-        let deadline = self.world.now() + LEFT;
-        while let Some(what) = self.busy() {
-            if !self.turn()? {
-                let next = self.next_time().unwrap_or(self.world.now() + Duration::from_millis(1));
-                // Dropped commands are found by whoever looks.
-                self.world.advance(next.min(self.world.now() + Duration::from_millis(10)));
-            }
-            if self.world.now() > deadline {
-                return failure("leak", format!("nobody waits for anything, and yet {what}"));
-            }
-        }
-        let now = self.tick();
-        for disk in &mut self.disks {
-            disk.model.all_ended(now);
-        }
-        self.copied.clear();
-        for host in &mut self.hosts {
-            host.free_pages.append(&mut host.quarantine);
-        }
-        Ok(())
-    }
-
-    /// What is still under way on some device, or kept for it.
-    fn busy(&self) -> Option<String> {
-        for (index, driver) in self.hosts.iter().enumerate().filter_map(|(i, host)| Some((i, host.driver.as_ref()?))) {
-            let view = driver.inspect();
-            if matches!(view.controller.state, ControllerState::Recovering | ControllerState::ShuttingDown) {
-                return Some(format!("host {index} is {:?}", view.controller.state));
-            }
-            if view.controller.state != ControllerState::Running {
-                continue;
-            }
-            for queue in &view.queues {
-                if !queue.commands.is_empty() || queue.waiting > 0 || queue.pool_in_use > 0 {
-                    return Some(format!("host {index} has\n{queue}"));
-                }
-            }
-        }
-        None
-    }
-
     /// A host's driver, which is opened if there is none; none if that fails.
     pub(crate) fn driver(&mut self, index: usize) -> Check<Option<Arc<NvmeDriver>>> {
         let host = &mut self.hosts[index];
@@ -364,6 +319,7 @@ impl Run {
             host.namespaces.iter_mut().for_each(|namespace| *namespace = None);
             host.registered = None;
             host.driver = None;
+            host.leaving = true;
             self.quiesce()?;
         }
         let opening =
@@ -386,61 +342,6 @@ impl Run {
         let id = self.start(index, 0, What::Open, operation::open(options), Vec::new(), None);
         self.wait_for(id)?;
         Ok(self.hosts[index].driver.clone())
-    }
-
-    /// Goes on until a driver that was dropped has let go of its device: one device has one driver at a time.
-    fn wait_until_left(&mut self, index: usize) -> Check {
-        self.quiesce()?;
-        let deadline = self.world.now() + LEFT;
-        self.hosts[index].leaving = false;
-        while !self.hosts[index].ledger.live_ranges().is_empty() {
-            if self.world.now() > deadline {
-                let live = self.hosts[index].ledger.live_ranges();
-                return failure(
-                    "leak",
-                    format!("host {index}: the driver was dropped, and the device still reaches {live:x?}"),
-                );
-            }
-            self.sleep(Duration::from_millis(10))?;
-        }
-        Ok(())
-    }
-
-    /// Ends everything in order, and sees that nothing is left.
-    fn finish(&mut self) -> Check {
-        self.quiesce()?;
-        self.check_disks()?;
-        for index in 0..self.hosts.len() {
-            let host = &mut self.hosts[index];
-            for kind in host.struck() {
-                *self.tally.faults.entry(kind.name()).or_default() += 1;
-            }
-            host.injector.clear();
-            host.namespaces.clear();
-            host.registered = None;
-            host.blame.ended = true;
-            if let Some(driver) = host.driver.take() {
-                self.count(&driver);
-                let id = self.start(index, 0, What::Shutdown, operation::shutdown(driver), Vec::new(), None);
-                self.wait_for(id)?;
-            }
-        }
-        self.sleep(Duration::from_secs(60))?;
-        for (index, host) in self.hosts.iter().enumerate() {
-            let live = host.ledger.live_ranges();
-            if !live.is_empty() {
-                return failure("leak", format!("host {index}: the device still reaches {live:x?}"));
-            }
-            let faults = host.device.dma_space().faults();
-            if !faults.is_empty() {
-                return failure("dma", format!("host {index}: the device used memory that was not its: {faults:x?}"));
-            }
-        }
-        let tasks = self.world.runtime().task_count();
-        if tasks > 0 {
-            return failure("leak", format!("{tasks} background tasks are left of drivers that have ended"));
-        }
-        Ok(())
     }
 
     /// Adds up what a driver counted.
@@ -486,24 +387,5 @@ impl Run {
         let lba = u64::from(at.lba) % (self.disks[disk].blocks - u64::from(blocks) + 1);
         let cpu = u32::from(at.cpu) % self.setup.cpus;
         Ok(Some((host, disk, operation::Target { namespace: handle, cpu, lba, blocks })))
-    }
-
-    /// Holds what is in storage against the model.
-    fn check_disks(&mut self) -> Check {
-        let now = self.tick();
-        for (index, disk) in self.disks.iter().enumerate() {
-            for lba in 0..disk.blocks {
-                let Some(block) = disk.storage.block(lba) else { continue };
-                let stamp = crate::model::stamp_of(&block);
-                if !stamp.is_some_and(|stamp| disk.model.may_be(lba, stamp, now)) {
-                    let text = format!(
-                        "disk {index}, block {lba}: storage holds {stamp:x?} at {now}; the model knows{}",
-                        disk.model.told(lba)
-                    );
-                    return failure("lost", text);
-                }
-            }
-        }
-        Ok(())
     }
 }

@@ -87,8 +87,10 @@ pub(crate) enum Action {
     DropDriver(u8),
     Shutdown(u8),
     Resize(u8, u16),
-    Replace(u8),
-    Remove(u8),
+    /// With a reset of the subsystem, or with an event alone.
+    Replace(u8, bool),
+    /// The same; or what was removed comes back.
+    Remove(u8, bool),
     Inspect(u8),
 }
 
@@ -211,8 +213,8 @@ impl Action {
             34 => Self::DropDriver(host),
             35 => Self::Shutdown(host),
             36 => Self::Resize(namespace, rng.next() as u16),
-            37 => Self::Replace(namespace),
-            38 => Self::Remove(namespace),
+            37 => Self::Replace(namespace, rng.one_in(2)),
+            38 => Self::Remove(namespace, rng.one_in(2)),
             _ => Self::Inspect(host),
         }
     }
@@ -241,8 +243,10 @@ impl Action {
         "driver dropped",
         "driver shut down",
         "namespace resized",
-        "namespace replaced",
-        "namespace removed",
+        "namespace replaced, with a reset",
+        "namespace replaced, with an event",
+        "namespace goes or comes, with a reset",
+        "namespace goes or comes, with an event",
         "inspected",
     ];
 
@@ -272,8 +276,10 @@ impl Action {
             Self::DropDriver(_) => "driver dropped",
             Self::Shutdown(_) => "driver shut down",
             Self::Resize(..) => "namespace resized",
-            Self::Replace(_) => "namespace replaced",
-            Self::Remove(_) => "namespace removed",
+            Self::Replace(_, true) => "namespace replaced, with a reset",
+            Self::Replace(_, false) => "namespace replaced, with an event",
+            Self::Remove(_, true) => "namespace goes or comes, with a reset",
+            Self::Remove(_, false) => "namespace goes or comes, with an event",
             Self::Inspect(_) => "inspected",
         }
     }

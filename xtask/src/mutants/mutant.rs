@@ -53,6 +53,8 @@ pub(crate) enum Command {
     Test,
     /// Under the model checker.
     Loom,
+    /// By `cargo test`, over so many simulated I/Os as a mutant may take to be found.
+    Simulation,
 }
 
 fn contract() -> String {
@@ -98,7 +100,7 @@ impl Mutant {
     pub(crate) fn in_simulation(mut self) -> Self {
         self.file.package = "doorbell-simulate".to_owned();
         self.file.caught_by = vec!["simulated_".to_owned()];
-        self.file.command = Command::Test;
+        self.file.command = Command::Simulation;
         self
     }
 

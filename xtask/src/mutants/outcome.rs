@@ -33,7 +33,11 @@ impl Outcome {
         } else if let Some(how) = &results.died {
             also(format!("the tests' process {how}"));
         }
-        if by.is_empty() { Self::Survived } else { Self::Caught(by) }
+        match &results.found {
+            Some(found) => Self::Caught(format!("simulation: {found}")),
+            None if by.is_empty() => Self::Survived,
+            None => Self::Caught(by),
+        }
     }
 
     pub(crate) fn caught(&self) -> bool {

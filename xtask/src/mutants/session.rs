@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::mutant::Mutant;
+use super::mutant::{Command, Mutant};
 use super::outcome::{Outcome, Report};
 use super::suite::{self, Build, Results, Suite};
 use super::tree::Tree;
@@ -53,7 +53,7 @@ impl Session {
         // Mutants of one file next to each other: taking out one and putting in the next is one build.
         mutants.sort_by_cached_key(|mutant| {
             let file = &mutant.file;
-            (file.package.clone(), file.command == super::mutant::Command::Loom, file.file.clone(), mutant.name.clone())
+            (file.package.clone(), file.command == Command::Loom, file.file.clone(), mutant.name.clone())
         });
         let all = mutants.len();
         for (number, mutant) in mutants.into_iter().enumerate() {
@@ -82,7 +82,7 @@ impl Session {
             Build::Done(executables) => executables,
             Build::Failed(error) => return Ok(Outcome::Unfit(format!("it does not compile: {error}"))),
         };
-        let results = suite.run(&executables, &mutant.file.caught_by, baseline.limit)?;
+        let results = suite.run(&executables, &mutant.file.caught_by, baseline.limit, true)?;
         Ok(Outcome::of(&results, &matching(&baseline.passed, &mutant.file.caught_by)))
     }
 
@@ -96,14 +96,17 @@ impl Session {
         filters.dedup();
         let built = begun.elapsed();
         let begun = Instant::now();
-        let Results { passed, failed, hung, died } = suite.run(&executables, &filters, UNMUTATED)?;
+        let Results { passed, failed, hung, died, .. } = suite.run(&executables, &filters, UNMUTATED, false)?;
         let took = begun.elapsed();
         ensure!(failed.is_empty(), "these tests fail without a mutant: {}", failed.join(", "));
         ensure!(!hung, "the tests of `{}` hang without a mutant", suite.package);
         if let Some(how) = died {
             bail!("the tests of `{}` {how} without a mutant", suite.package);
         }
-        let limit = (took * PATIENCE).clamp(SHORTEST, LONGEST);
+        let limit = match suite.command {
+            Command::Simulation => LONGEST,
+            Command::Test | Command::Loom => (took * PATIENCE).clamp(SHORTEST, LONGEST),
+        };
         println!(
             "built in {}; {} named tests pass in {}; longer than {} is a hang",
             duration::shown(built),

@@ -14,6 +14,9 @@ use crate::workspace::target;
 /// Mutants are many; what loom finds of them it finds early.
 const PREEMPTIONS: u32 = 2;
 
+/// Within so many I/Os the simulation finds a mutant.
+const SIMULATED_IO: u32 = 1_000_000;
+
 /// A build takes no longer than this.
 const BUILD_LIMIT: Duration = Duration::from_secs(20 * 60);
 
@@ -48,6 +51,8 @@ pub(crate) struct Results {
     pub(crate) hung: bool,
     /// The tests' process died instead of reporting, and how.
     pub(crate) died: Option<String>,
+    /// What the simulation says that it found.
+    pub(crate) found: Option<String>,
 }
 
 impl Suite {
@@ -58,7 +63,7 @@ impl Suite {
         // Nothing is debugged here, and all is built often.
         command.env("CARGO_INCREMENTAL", "1").env("CARGO_PROFILE_DEV_DEBUG", "none").env_remove("RUSTFLAGS");
         let products = match self.command {
-            Command::Test => "target",
+            Command::Test | Command::Simulation => "target",
             Command::Loom => {
                 command.args(["--release", "--lib"]).env("CARGO_PROFILE_RELEASE_DEBUG", "none");
                 // One optimised crate at a time is built again and again.
@@ -76,15 +81,25 @@ impl Suite {
         Ok(Build::Failed(error.unwrap_or_else(|| format!("`{}` {}", process::shown(&command), finished.verdict()))))
     }
 
-    /// Runs the tests that match one of the filters. `limit` is for all of them.
-    pub(crate) fn run(&self, executables: &[Executable], filters: &[String], limit: Duration) -> Result<Results> {
+    /// Runs the tests that match one of the filters. `limit` is for all of them. With a mutant, the simulation goes as far
+    /// as a mutant may take to be found.
+    pub(crate) fn run(
+        &self,
+        executables: &[Executable],
+        filters: &[String],
+        limit: Duration,
+        mutated: bool,
+    ) -> Result<Results> {
         let mut results = Results::default();
         for executable in executables {
             let mut command = Process::new(&executable.path);
             command.args(filters).current_dir(&executable.folder);
             command.env("RUST_BACKTRACE", "0").env("PROPTEST_MAX_SHRINK_ITERS", "0");
-            if self.command == Command::Loom {
-                command.env("LOOM_MAX_PREEMPTIONS", PREEMPTIONS.to_string());
+            match self.command {
+                Command::Test => {}
+                Command::Simulation if !mutated => {}
+                Command::Loom => drop(command.env("LOOM_MAX_PREEMPTIONS", PREEMPTIONS.to_string())),
+                Command::Simulation => drop(command.env("DOORBELL_SIMULATED_IO", SIMULATED_IO.to_string())),
             }
             let finished = process::observe(&mut command, limit)?;
             results.read(&finished.stdout);
@@ -101,6 +116,9 @@ impl Suite {
 impl Results {
     fn read(&mut self, text: &str) {
         for line in text.lines() {
+            if let Some(found) = line.strip_prefix("found: ") {
+                self.found = Some(found.to_owned());
+            }
             // A test's own output can stand before its result, and behind its name.
             let Some(rest) = line.strip_prefix("test ") else { continue };
             let Some((name, result)) = rest.split_once(" ... ") else { continue };

@@ -1,0 +1,220 @@
+//! Moments in which nothing is under way: everything has ended by then, and is as the model says.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use doorbell::{ControllerState, NvmeDriver};
+
+use crate::fault::Kind;
+use crate::operation::{self, What};
+use crate::run::{Check, Run, failure};
+
+/// In this much, a device ends what was dropped, or is reset for it.
+const LEFT: Duration = Duration::from_secs(300);
+
+impl Run {
+    /// Goes on until all operations have ended and no dropped command is left on any device.
+    pub(crate) fn quiesce(&mut self) -> Check {
+        while !self.operations.is_empty() {
+            self.go_on()?;
+        }
+        let deadline = self.world.now() + LEFT;
+        while let Some(what) = self.busy() {
+            if !self.turn()? {
+                let next = self.next_time().unwrap_or(self.world.now() + Duration::from_millis(1));
+                // Dropped commands are found by whoever looks.
+                self.world.advance(next.min(self.world.now() + Duration::from_millis(10)));
+            }
+            if self.world.now() > deadline {
+                return failure("leak", format!("nobody waits for anything, and yet {what}"));
+            }
+        }
+        let now = self.tick();
+        for disk in &mut self.disks {
+            disk.model.all_ended(now);
+        }
+        self.copied.clear();
+        for host in &mut self.hosts {
+            host.free_pages.append(&mut host.quarantine);
+        }
+        self.notice()
+    }
+
+    /// Sees that hosts which something has struck are well again: from then on, it explains nothing any more. And that each
+    /// host knows of what has changed.
+    fn notice(&mut self) -> Check {
+        self.settle()?;
+        // The next interrupt shows what came with one that was lost.
+        for host in &self.hosts {
+            host.interrupt();
+        }
+        self.world.notice_interrupts();
+        self.settle()?;
+        let mut well = Vec::new();
+        for host in 0..self.hosts.len() {
+            well.push(self.is_well(host)?);
+        }
+        let deadline = self.world.now() + LEFT;
+        while let Some(what) = self.unnoticed() {
+            if self.world.now() > deadline {
+                return failure("unnoticed", what);
+            }
+            self.sleep(Duration::from_millis(500))?;
+        }
+        for (host, _) in self.hosts.iter_mut().zip(well).filter(|(_, well)| *well) {
+            let mut to_come = host.to_come();
+            // If it was a completion queue's, it is missed when that queue is full.
+            to_come.extend(host.struck().into_iter().filter(|kind| *kind == Kind::DoorbellLost));
+            host.blame.forget(&to_come);
+        }
+        Ok(())
+    }
+
+    /// A handle that is not as its namespace is, though its driver works.
+    fn unnoticed(&self) -> Option<String> {
+        for (index, host) in self.hosts.iter().enumerate() {
+            let works = |driver: &Arc<NvmeDriver>| {
+                matches!(driver.state(), ControllerState::Running | ControllerState::Recovering)
+            };
+            if host.is_dead() || !host.driver.as_ref().is_some_and(works) {
+                continue;
+            }
+            for ((namespace, held), present) in host.namespaces.iter().enumerate().zip(&self.present) {
+                let Some((handle, disk)) = held.as_ref().filter(|(handle, _)| !handle.is_removed()) else { continue };
+                let (seen, is) = (handle.block_count(), self.disks[*disk].blocks);
+                if *present != Some(*disk) {
+                    return Some(format!(
+                        "host {index} does not know that namespace {namespace} is another disk, or none"
+                    ));
+                }
+                if seen != is {
+                    return Some(format!(
+                        "host {index} knows namespace {namespace} with {seen} blocks, and not with {is}"
+                    ));
+                }
+            }
+        }
+        None
+    }
+
+    /// Whether a host's driver has nothing to recover from. What struck may show with the next command only (L3): so there
+    /// is one on each queue.
+    fn is_well(&mut self, index: usize) -> Check<bool> {
+        let host = &self.hosts[index];
+        let Some(driver) = host.driver.clone().filter(|_| !host.is_dead()) else { return Ok(false) };
+        let held = || host.namespaces.iter().flatten();
+        let there = held().find(|(_, disk)| self.present.contains(&Some(*disk)));
+        let handle = there.or(held().next()).cloned();
+        let (Some((namespace, disk)), true) = (handle, host.blame.is_any()) else { return Ok(false) };
+        let resets = driver.inspect().controller.resets;
+        let failed = self.failed;
+        for cpu in 0..self.setup.cpus {
+            let target = operation::Target { namespace: namespace.clone(), cpu, lba: 0, blocks: 1 };
+            let data = vec![0; self.setup.block_size as usize];
+            let what = What::Read { lba: 0, blocks: 1 };
+            let id = self.start(index, disk, what, operation::read_slice(target, data), Vec::new(), None);
+            self.wait_for(id)?;
+        }
+        self.settle()?;
+        let same = driver.inspect().controller.resets == resets && driver.state() == ControllerState::Running;
+        Ok(same && self.failed == failed && self.busy().is_none())
+    }
+
+    /// What is still under way on some device, or kept for it.
+    fn busy(&self) -> Option<String> {
+        for (index, driver) in self.hosts.iter().enumerate().filter_map(|(i, host)| Some((i, host.driver.as_ref()?))) {
+            let view = driver.inspect();
+            if matches!(view.controller.state, ControllerState::Recovering | ControllerState::ShuttingDown) {
+                return Some(format!("host {index} is {:?}", view.controller.state));
+            }
+            if view.controller.state != ControllerState::Running {
+                continue;
+            }
+            for queue in &view.queues {
+                if !queue.commands.is_empty() || queue.waiting > 0 || queue.pool_in_use > 0 {
+                    return Some(format!("host {index} has\n{queue}"));
+                }
+            }
+        }
+        None
+    }
+
+    /// Goes on until a driver that was dropped has let go of its device: one device has one driver at a time.
+    pub(crate) fn wait_until_left(&mut self, index: usize) -> Check {
+        self.quiesce()?;
+        let deadline = self.world.now() + LEFT;
+        self.hosts[index].leaving = false;
+        while !self.hosts[index].ledger.live_ranges().is_empty() {
+            if self.world.now() > deadline {
+                let live = self.hosts[index].ledger.live_ranges();
+                return failure(
+                    "leak",
+                    format!("host {index}: the driver was dropped, and the device still reaches {live:x?}"),
+                );
+            }
+            self.sleep(Duration::from_millis(10))?;
+        }
+        Ok(())
+    }
+
+    /// Ends everything in order, and sees that nothing is left.
+    pub(crate) fn finish(&mut self) -> Check {
+        self.quiesce()?;
+        self.check_disks()?;
+        // A device that cannot be stopped loses its memory, and is none the wiser.
+        let mut unstoppable = Vec::new();
+        for index in 0..self.hosts.len() {
+            let host = &mut self.hosts[index];
+            for kind in host.struck() {
+                if kind == Kind::ResetFails {
+                    unstoppable.push(index);
+                }
+                *self.tally.faults.entry(kind.name()).or_default() += 1;
+            }
+            host.injector.clear();
+            host.namespaces.clear();
+            host.registered = None;
+            host.blame.ended = true;
+            if let Some(driver) = host.driver.take() {
+                self.count(&driver);
+                let id = self.start(index, 0, What::Shutdown, operation::shutdown(driver), Vec::new(), None);
+                self.wait_for(id)?;
+            }
+        }
+        self.sleep(Duration::from_secs(60))?;
+        for (index, host) in self.hosts.iter().enumerate() {
+            let live = host.ledger.live_ranges();
+            if !live.is_empty() {
+                return failure("leak", format!("host {index}: the device still reaches {live:x?}"));
+            }
+            let faults = host.device.dma_space().faults();
+            if !faults.is_empty() && !unstoppable.contains(&index) {
+                return failure("dma", format!("host {index}: the device used memory that was not its: {faults:x?}"));
+            }
+        }
+        let tasks = self.world.runtime().task_count();
+        if tasks > 0 {
+            return failure("leak", format!("{tasks} background tasks are left of drivers that have ended"));
+        }
+        Ok(())
+    }
+
+    /// Holds what is in storage against the model.
+    fn check_disks(&mut self) -> Check {
+        let now = self.tick();
+        for (index, disk) in self.disks.iter().enumerate() {
+            for lba in 0..disk.blocks {
+                let Some(block) = disk.storage.block(lba) else { continue };
+                let stamp = crate::model::stamp_of(&block);
+                if !stamp.is_some_and(|stamp| disk.model.may_be(lba, stamp, now)) {
+                    let text = format!(
+                        "disk {index}, block {lba}: storage holds {stamp:x?} at {now}; the model knows{}",
+                        disk.model.told(lba)
+                    );
+                    return failure("lost", text);
+                }
+            }
+        }
+        Ok(())
+    }
+}
