@@ -37,7 +37,7 @@ peer() {
 }
 
 # served WORD...: an order to the `doorbell serve` of this machine: `start`, `kill`, `end`, `folder`, or a verb
-# of `doorbell ctl`.
+# of `doorbell ctl`; after `behind`, to the one behind it.
 served() { ask serve "$*"; }
 
 # The kernel ----------------------------------------------------------------------------------------------------------

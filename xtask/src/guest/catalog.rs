@@ -52,6 +52,9 @@ pub(super) struct Machine {
     /// Arguments of a `doorbell serve` beside QEMU, which runs in the guest's folder.
     #[serde(default)]
     pub(super) serve: Vec<String>,
+    /// Arguments of a `doorbell serve` behind that one, which is there before it.
+    #[serde(default)]
+    pub(super) behind: Vec<String>,
     /// The `-device`s of a second guest, which shares the server with the first, and does what that has it do.
     #[serde(default)]
     peer: Vec<String>,
@@ -73,6 +76,7 @@ impl Machine {
             disks: BTreeMap::new(),
             devices,
             serve: Vec::new(),
+            behind: Vec::new(),
             iommu: false,
             peer: Vec::new(),
             ..self.clone()

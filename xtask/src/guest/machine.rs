@@ -50,7 +50,7 @@ impl Guest {
         let mut served = None;
         if !machine.serve.is_empty() {
             let program = programs.iter().find(|(name, _)| name == "doorbell").context("there is no doorbell")?;
-            served = Some(Served::start(&program.1, folder, &machine.serve)?);
+            served = Some(Served::start(&program.1, folder, &machine.serve, &machine.behind)?);
         }
         Self::power_on(lab, machine, folder, initrd, served)
     }

@@ -20,21 +20,32 @@ pub(super) struct Served {
     process: Option<Background>,
     program: PathBuf,
     folder: PathBuf,
+    /// What it is called in the folder: its control socket.
+    control: &'static str,
     arguments: Vec<String>,
+    /// The server whose namespaces this one offers.
+    behind: Option<Box<Served>>,
 }
 
 impl Served {
-    /// Starts the server in a guest's folder, where its sockets are.
-    pub(super) fn start(program: &Path, folder: &Path, arguments: &[String]) -> Result<Self> {
-        let arguments = arguments.to_vec();
-        let mut served = Self { process: None, program: program.into(), folder: folder.into(), arguments };
-        served.again()?;
-        Ok(served)
+    /// Starts the server in a guest's folder, where its sockets are, and before it one behind it, if there is to be one.
+    pub(super) fn start(program: &Path, folder: &Path, arguments: &[String], behind: &[String]) -> Result<Self> {
+        let one = |control, arguments: &[String], behind| {
+            let arguments = arguments.to_vec();
+            let (program, folder) = (program.into(), folder.into());
+            let mut served = Self { process: None, program, folder, control, arguments, behind };
+            served.again().map(|()| served)
+        };
+        let behind = if behind.is_empty() { None } else { Some(Box::new(one("behind", behind, None)?)) };
+        one("control", arguments, behind)
     }
 
     /// What the guest asks of the host: `start`, `kill`, `end`, `folder` (where its sockets are), or a verb of `doorbell ctl`. `end` waits until it has ended
-    /// in order.
+    /// in order. After `behind`, the same of the server behind it.
     pub(super) fn answer(&mut self, request: &str) -> Result<Value> {
+        if let Some(request) = request.strip_prefix("behind ") {
+            return self.behind.as_mut().context("there is no server behind it")?.answer(request);
+        }
         match request {
             "start" => self.again()?,
             "kill" => drop(self.process.take().context("there is no server")?.end()?),
@@ -51,13 +62,13 @@ impl Served {
 
     fn again(&mut self) -> Result<()> {
         let mut command = Command::new(&self.program);
-        command.current_dir(&self.folder).args(["serve", "--control", "control"]).args(&self.arguments);
+        command.current_dir(&self.folder).args(["serve", "--control", self.control]).args(&self.arguments);
         let log = fs::OpenOptions::new().create(true).append(true).open(self.folder.join("serve"))?;
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         let process = Background::start(&mut command)?;
         let deadline = Instant::now() + PATIENCE;
         // The control socket is made after the others; what a killed server left is refused until then.
-        while UnixStream::connect(self.folder.join("control")).is_err() {
+        while UnixStream::connect(self.folder.join(self.control)).is_err() {
             let said = || fs::read_to_string(self.folder.join("serve")).unwrap_or_default();
             ensure!(!process.ends_within(Duration::ZERO)?, "the server did not start: {}", said().trim());
             ensure!(Instant::now() < deadline, "the server does not start");
@@ -69,7 +80,11 @@ impl Served {
 
     fn order(&self, order: &str) -> Result<Value> {
         let mut command = Command::new(&self.program);
-        command.current_dir(&self.folder).args(["ctl", "control"]).args(order.split_whitespace()).args(["-o", "json"]);
+        command
+            .current_dir(&self.folder)
+            .args(["ctl", self.control])
+            .args(order.split_whitespace())
+            .args(["-o", "json"]);
         let finished = process::observe(&mut command, PATIENCE)?;
         ensure!(finished.succeeded(), "{} {}", finished.verdict(), finished.stderr.trim());
         serde_json::from_str(&finished.stdout).context("no JSON")
