@@ -6,13 +6,16 @@ mod null;
 mod ram;
 mod ring;
 mod ring_lane;
+mod shared;
 
 pub use file::FileBackend;
 pub use null::NullBackend;
 pub use ram::RamBackend;
 pub use ring::RingBackend;
+pub use shared::SharedRamBackend;
 
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::task::Waker;
 
 use crate::lane::Lane;
@@ -79,6 +82,25 @@ pub trait Backend: Send + Sync + 'static {
     fn lane(&self, _waker: Waker) -> Option<Box<dyn Lane>> {
         None
     }
+
+    /// What another process needs to have the same storage; none if it cannot.
+    fn crossing(&self) -> Option<Crossing<'_>> {
+        None
+    }
+}
+
+/// How storage is had by another process too.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub enum Crossing<'a> {
+    /// A [`NullBackend`]: there is nothing to it.
+    Null,
+    /// The file of a [`FileBackend`].
+    File(BorrowedFd<'a>),
+    /// The file of a [`RingBackend`].
+    Ring(BorrowedFd<'a>),
+    /// The memory of a [`SharedRamBackend`].
+    Memory(BorrowedFd<'a>),
 }
 
 /// Cuts a range into pieces of [`PIECE`] bytes.

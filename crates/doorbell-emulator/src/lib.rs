@@ -59,7 +59,9 @@ mod subsystem;
 mod sync;
 mod transfer;
 
-pub use backend::{Backend, BackendError, FileBackend, NullBackend, RamBackend, RingBackend};
+pub use backend::{
+    Backend, BackendError, Crossing, FileBackend, NullBackend, RamBackend, RingBackend, SharedRamBackend,
+};
 pub use config::{
     ControllerConfig, Descriptors, InterruptMode, MAX_PAGE_SHIFT, MAX_QUEUE_ENTRIES, MAX_QUEUE_PAIRS, SglSupport,
 };

@@ -4,8 +4,8 @@
 pub(crate) mod prp;
 pub(crate) mod sgl;
 
-use doorbell_device::Access;
 use doorbell_device::inprocess::{DmaFault, DmaView};
+use doorbell_device::{Access, HostMemory, OutOfRange};
 use nvme_spec::command::{Cdw0, DataPointer};
 use nvme_spec::{Command, Status};
 
@@ -173,6 +173,30 @@ fn in_one_page(iova: u64, len: usize) -> bool {
     (iova & 0xfff).saturating_add(len as u64) <= 4096
 }
 
+/// Calls `each` with what of a piece lies in one mapping: the mapping's memory and the offset in it, bytes of the piece that
+/// went before, and how many these are.
+#[inline]
+fn by_part(
+    dma: &DmaView<'_>,
+    piece: Extent,
+    access: Access,
+    mut each: impl FnMut(&HostMemory, usize, usize, usize) -> Result<(), OutOfRange>,
+) -> Result<(), TransferError> {
+    let len = piece.len as usize;
+    if in_one_page(piece.iova, len) {
+        let (host, at) = dma.resolve(piece.iova, len, access)?;
+        return each(host, at, 0, len).map_err(|_| TransferError::Exhausted);
+    }
+    let mut done = 0;
+    while done < len {
+        let iova = piece.iova.wrapping_add(done as u64);
+        let part = dma.part(iova, len.saturating_sub(done), access)?;
+        each(part.host, part.offset, done, part.len).map_err(|_| TransferError::Exhausted)?;
+        done = done.saturating_add(part.len.max(1));
+    }
+    Ok(())
+}
+
 static ZEROES: [u8; 4096] = [0; 4096];
 
 /// The host's memory as the target of a command's data, filled from front to back.
@@ -208,6 +232,27 @@ impl<'a> ToHost<'a> {
             if let Some(patch) = self.patch {
                 self.spoil(patch, at, piece.iova, now)?;
             }
+        }
+        Ok(())
+    }
+
+    /// Writes the next `len` bytes from memory, from `offset` on.
+    #[inline]
+    pub fn put_from(&mut self, memory: &HostMemory, mut offset: usize, mut len: usize) -> Result<(), TransferError> {
+        if self.patch.is_some() {
+            let mut bytes = vec![0; len];
+            memory.read_at(offset, &mut bytes).map_err(|_| TransferError::Exhausted)?;
+            return self.put(&bytes);
+        }
+        while len > 0 {
+            let piece = self.cursor.next(len).ok_or(TransferError::Exhausted)?;
+            if !piece.discard {
+                by_part(self.dma, piece, Access::Write, |host, at, done, part| {
+                    memory.copy_to(offset.saturating_add(done), host, at, part)
+                })?;
+            }
+            offset = offset.saturating_add(piece.len as usize);
+            len = len.saturating_sub(piece.len as usize);
         }
         Ok(())
     }
@@ -264,6 +309,29 @@ impl<'a> FromHost<'a> {
             if let Some(patch) = self.patch {
                 patch.apply(at, now);
             }
+        }
+        Ok(())
+    }
+
+    /// Reads the next `len` bytes into memory, from `offset` on.
+    #[inline]
+    pub fn take_into(&mut self, memory: &HostMemory, mut offset: usize, mut len: usize) -> Result<(), TransferError> {
+        if self.patch.is_some() {
+            let mut bytes = vec![0; len];
+            self.take(&mut bytes)?;
+            return memory.write_at(offset, &bytes).map_err(|_| TransferError::Exhausted);
+        }
+        while len > 0 {
+            let piece = self.cursor.next(len).ok_or(TransferError::Exhausted)?;
+            if piece.discard {
+                memory.zero(offset, piece.len as usize).map_err(|_| TransferError::Exhausted)?;
+            } else {
+                by_part(self.dma, piece, Access::Read, |host, at, done, part| {
+                    host.copy_to(at, memory, offset.saturating_add(done), part)
+                })?;
+            }
+            offset = offset.saturating_add(piece.len as usize);
+            len = len.saturating_sub(piece.len as usize);
         }
         Ok(())
     }

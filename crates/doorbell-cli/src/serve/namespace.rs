@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::{Context, Result, bail};
-use doorbell_emulator::{NamespaceConfig, RingBackend, Storage};
+use doorbell_emulator::{NamespaceConfig, RingBackend, SharedRamBackend, Storage};
 
 use crate::parse;
 
@@ -51,7 +51,7 @@ impl NamespaceSpec {
         device: impl FnOnce(&DeviceSpec) -> Result<NamespaceConfig>,
     ) -> Result<NamespaceConfig> {
         let config = match &self.kind {
-            Kind::Ram(size) => NamespaceConfig::ram(*size),
+            Kind::Ram(size) => memory(*size),
             Kind::Null(size) => NamespaceConfig::null(*size),
             Kind::File(path) if self.uring => by_uring(path)?,
             Kind::File(path) => NamespaceConfig::file(path),
@@ -136,6 +136,17 @@ impl NamespaceSpec {
         }
         let kind = Kind::Device(DeviceSpec { address: address.into(), nsid });
         Ok(Self { kind, block: None, read_only, uring: false, text: text.into() })
+    }
+}
+
+/// Memory that another server can be given; where there are no addresses for so much, memory that it cannot.
+fn memory(size: u64) -> NamespaceConfig {
+    match SharedRamBackend::new(size) {
+        Ok(memory) => NamespaceConfig::new(Storage::Custom(Box::new(memory))),
+        Err(error) => {
+            tracing::info!(%error, "in memory that no other server can take over");
+            NamespaceConfig::ram(size)
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -7,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 
-use super::{Backend, BackendError};
+use super::{Backend, BackendError, Crossing};
 use crate::transfer::{FromHost, ToHost};
 
 /// Bytes that are moved with one system call.
@@ -128,5 +129,9 @@ impl Backend for FileBackend {
         self.file.set_len(size)?;
         self.size = size;
         Ok(())
+    }
+
+    fn crossing(&self) -> Option<Crossing<'_>> {
+        Some(Crossing::File(self.file.as_fd()))
     }
 }

@@ -6,7 +6,7 @@ use super::{Backend, BackendError};
 use crate::transfer::{FromHost, ToHost};
 
 /// Bytes that are allocated, or given back, at a time.
-const CHUNK: usize = 1 << CHUNK_SHIFT;
+pub(super) const CHUNK: usize = 1 << CHUNK_SHIFT;
 const CHUNK_SHIFT: u32 = 16;
 
 /// Storage in memory, allocated where it is written to.
@@ -135,20 +135,20 @@ impl fmt::Debug for RamBackend {
 }
 
 /// The part of a range that lies in one chunk.
-struct Part {
-    chunk: u64,
-    start: usize,
+pub(super) struct Part {
+    pub(super) chunk: u64,
+    pub(super) start: usize,
     end: usize,
 }
 
 impl Part {
     #[inline]
-    fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.end.saturating_sub(self.start)
     }
 
     #[cold]
-    fn out_of_range(&self) -> BackendError {
+    pub(super) fn out_of_range(&self) -> BackendError {
         let offset = self.chunk.saturating_mul(CHUNK as u64).saturating_add(self.start as u64);
         BackendError::OutOfRange { offset, len: self.len() as u64 }
     }
@@ -156,7 +156,7 @@ impl Part {
 
 /// Cuts a range at the borders of chunks.
 #[inline]
-fn parts(offset: u64, len: u64) -> impl Iterator<Item = Part> {
+pub(super) fn parts(offset: u64, len: u64) -> impl Iterator<Item = Part> {
     let end = offset.saturating_add(len);
     let mut at = offset;
     std::iter::from_fn(move || {

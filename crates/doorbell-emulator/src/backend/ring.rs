@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::task::Waker;
@@ -10,7 +11,7 @@ use doorbell_device::{DeviceError, FileRing};
 
 use super::claims::Claims;
 use super::ring_lane::RingLane;
-use super::{Backend, BackendError, FileBackend};
+use super::{Backend, BackendError, Crossing, FileBackend};
 use crate::lane::Lane;
 
 /// Storage in a file (or a block device) that [finishes later](Backend::finishes_later), by io_uring.
@@ -83,5 +84,9 @@ impl Backend for RingBackend {
                 None
             }
         }
+    }
+
+    fn crossing(&self) -> Option<Crossing<'_>> {
+        Some(Crossing::Ring(self.handle.as_fd()))
     }
 }
