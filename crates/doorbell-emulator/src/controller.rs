@@ -3,6 +3,7 @@
 mod interrupts;
 mod lanes;
 mod lifecycle;
+mod saved;
 mod serve;
 
 pub use lanes::Mark;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use nvme_spec::StatusField;
 
 use crate::fault::BadCompletion;
+use crate::saved::{StateError, bad, nanos, narrow, state, time};
 
 /// Completions that wait at a time; while there are as many, no command is taken.
 const MOST: usize = 1 << 16;
@@ -78,5 +79,63 @@ impl Delayed {
 
     pub(crate) fn clear(&mut self) {
         self.heap.clear();
+    }
+}
+
+impl Delayed {
+    pub(crate) fn save(&self) -> Vec<state::Delayed> {
+        let save = |Reverse((at, order, done)): &Reverse<(Duration, u64, Done)>| state::Delayed {
+            at: nanos(*at),
+            order: *order,
+            sqid: done.sqid.into(),
+            cid: done.cid.into(),
+            nsid: done.nsid,
+            opcode: done.opcode.into(),
+            status: done.status.into(),
+            result: done.result,
+            twice: done.twice,
+            quiet: done.quiet,
+            bad: done.bad.map(|bad| state::BadCompletion {
+                cid: bad.cid.map(Into::into),
+                sqid: bad.sqid.map(Into::into),
+                sqhd: bad.sqhd.map(Into::into),
+                status_xor: bad.status_xor.into(),
+                dw0: bad.dw0,
+            }),
+        };
+        self.heap.iter().map(save).collect()
+    }
+
+    pub(crate) fn restore(saved: Vec<state::Delayed>) -> Result<Self, StateError> {
+        if saved.len() > MOST {
+            return bad(format!("{} completions that are due later", saved.len()));
+        }
+        let word = |value: Option<u32>| value.map(|value| narrow("completion", value)).transpose();
+        let mut delayed = Self::default();
+        for saved in saved {
+            let bad = saved.bad.map(|bad| {
+                Ok::<_, StateError>(BadCompletion {
+                    cid: word(bad.cid)?,
+                    sqid: word(bad.sqid)?,
+                    sqhd: word(bad.sqhd)?,
+                    status_xor: narrow("status", bad.status_xor)?,
+                    dw0: bad.dw0,
+                })
+            });
+            let done = Done {
+                sqid: narrow("submission queue", saved.sqid)?,
+                cid: narrow("CID", saved.cid)?,
+                nsid: saved.nsid,
+                opcode: narrow("opcode", saved.opcode)?,
+                status: narrow("status", saved.status)?,
+                result: saved.result,
+                twice: saved.twice,
+                quiet: saved.quiet,
+                bad: bad.transpose()?,
+            };
+            delayed.count = delayed.count.max(saved.order);
+            delayed.heap.push(Reverse((time(saved.at), saved.order, done)));
+        }
+        Ok(delayed)
     }
 }

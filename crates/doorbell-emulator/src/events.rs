@@ -6,6 +6,8 @@ use std::collections::VecDeque;
 use nvme_spec::event::{AsyncEvent, EventKind, EventType};
 use nvme_spec::log::LogId;
 
+use crate::saved::{StateError, narrow, state};
+
 /// Event types there can be: three bits.
 const TYPES: usize = 8;
 
@@ -66,5 +68,23 @@ impl Events {
     /// A reset forgets requests and events.
     pub(crate) fn reset(&mut self) {
         *self = Self::default();
+    }
+}
+
+impl Events {
+    pub(crate) fn save(&self) -> state::Events {
+        let masked = self.masked.iter().rev().fold(0, |bits, masked| bits << 1 | u32::from(*masked));
+        state::Events {
+            requests: self.requests.iter().map(|cid| (*cid).into()).collect(),
+            pending: self.pending.iter().map(|event| event.into_bits()).collect(),
+            masked,
+        }
+    }
+
+    pub(crate) fn restore(saved: &state::Events) -> Result<Self, StateError> {
+        let requests = saved.requests.iter().map(|cid| narrow("CID", *cid)).collect::<Result<_, _>>()?;
+        let pending = saved.pending.iter().map(|event| AsyncEvent::from_bits(*event)).collect();
+        let masked = std::array::from_fn(|bit| saved.masked >> (bit & 31) & 1 != 0);
+        Ok(Self { requests, pending, masked })
     }
 }

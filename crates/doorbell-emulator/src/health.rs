@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use nvme_spec::log::{CriticalWarning, ErrorEntry, HealthLog};
 use nvme_spec::scalar::Le128;
+use zerocopy::{FromBytes, IntoBytes};
+
+use crate::saved::{StateError, narrow, state};
 
 /// Bytes of a data unit of the SMART log page.
 const DATA_UNIT: u128 = 512 * 1000;
@@ -93,5 +96,54 @@ impl Health {
         };
         log.set_temperature(self.condition.temperature);
         log
+    }
+}
+
+impl Health {
+    pub(crate) fn save(&self) -> state::Health {
+        state::Health {
+            temperature: self.condition.temperature.into(),
+            available_spare: self.condition.available_spare.into(),
+            available_spare_threshold: self.condition.available_spare_threshold.into(),
+            percentage_used: self.condition.percentage_used.into(),
+            condition_warnings: self.condition.warnings.into_bits().into(),
+            warnings: self.warnings.into_bits().into(),
+            bytes_read: self.bytes_read,
+            bytes_written: self.bytes_written,
+            reads: self.reads,
+            writes: self.writes,
+            power_cycles: self.power_cycles,
+            unsafe_shutdowns: self.unsafe_shutdowns,
+            media_errors: self.media_errors,
+            errors: self.errors,
+            entries: self.entries.iter().map(|entry| entry.as_bytes().into()).collect(),
+        }
+    }
+
+    pub(crate) fn restore(saved: state::Health) -> Result<Self, StateError> {
+        let warnings = |bits| narrow("critical warnings", bits).map(CriticalWarning::from_bits);
+        let entry = |bytes: &Vec<u8>| {
+            ErrorEntry::read_from_bytes(bytes).map_err(|_| StateError("an error log entry of another size".into()))
+        };
+        Ok(Self {
+            condition: Condition {
+                temperature: narrow("temperature", saved.temperature)?,
+                available_spare: narrow("available spare", saved.available_spare)?,
+                available_spare_threshold: narrow("spare threshold", saved.available_spare_threshold)?,
+                percentage_used: narrow("percentage used", saved.percentage_used)?,
+                warnings: warnings(saved.condition_warnings)?,
+            },
+            warnings: warnings(saved.warnings)?,
+            bytes_read: saved.bytes_read,
+            bytes_written: saved.bytes_written,
+            reads: saved.reads,
+            writes: saved.writes,
+            power_cycles: saved.power_cycles,
+            unsafe_shutdowns: saved.unsafe_shutdowns,
+            media_errors: saved.media_errors,
+            errors: saved.errors,
+            // ELPE is one byte.
+            entries: saved.entries.iter().take(256).map(entry).collect::<Result<_, _>>()?,
+        })
     }
 }

@@ -54,6 +54,7 @@ mod protection;
 mod queues;
 mod registers;
 mod reservation;
+mod saved;
 mod spec;
 mod subsystem;
 mod sync;
@@ -71,6 +72,7 @@ pub use fault::{CommandMatch, Fault, FaultPlan, FaultRule, LbaRange, Patch, Queu
 pub use health::Condition;
 pub use lane::{Data, Ended, Lane, Operation, Piece, Ticket};
 pub use namespace_config::{AtomicUnits, NamespaceConfig, OptimalSizes, Storage};
+pub use saved::{CrossingError, StateError};
 pub use spec::{EmulatedSpec, SpecError, StorageSpec, emulated};
 pub use subsystem::{Subsystem, SubsystemConfig};
 pub use transfer::{FromHost, ToHost, TransferError};

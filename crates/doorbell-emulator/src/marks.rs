@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::saved::{StateError, bad};
+
 /// Ranges that do not touch, by first block, with the block behind the last.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Marks {
@@ -60,6 +62,22 @@ impl Marks {
     /// Takes all marks away from `blocks` on.
     pub(crate) fn truncate(&mut self, blocks: u64) {
         self.remove(blocks, u64::MAX.saturating_sub(blocks));
+    }
+}
+
+impl Marks {
+    /// First, and behind the last, of each range.
+    pub(crate) fn save(&self) -> Vec<u64> {
+        self.ranges.iter().flat_map(|(start, stop)| [*start, *stop]).collect()
+    }
+
+    pub(crate) fn restore(saved: &[u64]) -> Result<Self, StateError> {
+        let (ranges, rest) = saved.as_chunks::<2>();
+        let ordered = saved.is_sorted() && ranges.iter().all(|[start, stop]| start < stop);
+        if !rest.is_empty() || !ordered || ranges.len() > MAX_RANGES {
+            return bad("uncorrectable blocks that are no ranges in order");
+        }
+        Ok(Self { ranges: ranges.iter().map(|[start, stop]| (*start, *stop)).collect() })
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::reservation::{HostId, Notice};
+use crate::saved::{self, StateError, bad, narrow, state};
 use crate::sync::lock;
 
 /// Reservation notices that wait for a controller to look; those that come after are lost.
@@ -84,5 +85,44 @@ impl Port {
 
     pub(crate) fn host(&self) -> HostId {
         *lock(&self.host)
+    }
+}
+
+impl Port {
+    pub(crate) fn save(&self) -> state::Port {
+        let mail = lock(&self.mail);
+        state::Port {
+            cntlid: self.cntlid.into(),
+            host: Some(self.host().into()),
+            changed: mail.changed.iter().copied().collect(),
+            notices: mail.notices.iter().flat_map(|(nsid, notice)| [*nsid, *notice as u32]).collect(),
+            abort: mail.abort.iter().copied().collect(),
+            reset: match mail.reset {
+                None => 0,
+                Some(Reset::Subsystem) => 1,
+                Some(Reset::PowerCycle) => 2,
+            },
+        }
+    }
+
+    pub(crate) fn restore(saved: state::Port) -> Result<Self, StateError> {
+        let port = Self::new(narrow("CNTLID", saved.cntlid)?);
+        port.set_host(saved.host.unwrap_or_default().restore()?);
+        let (notices, rest) = saved.notices.as_chunks::<2>();
+        if !rest.is_empty() || notices.len() > MAX_NOTICES {
+            return bad(format!("{} words of notices", saved.notices.len()));
+        }
+        let notices = notices.iter().map(|[nsid, kind]| Ok((*nsid, saved::notice(*kind)?)));
+        let notices = notices.collect::<Result<_, StateError>>()?;
+        let reset = match saved.reset {
+            0 => None,
+            1 => Some(Reset::Subsystem),
+            2 => Some(Reset::PowerCycle),
+            other => return bad(format!("reset of kind {other}")),
+        };
+        let (changed, abort) = (saved.changed.into_iter().collect(), saved.abort.into_iter().collect());
+        // Whoever goes on looks at the namespaces first.
+        *lock(&port.mail) = Mail { table: true, changed, notices, abort, reset };
+        Ok(port)
     }
 }

@@ -11,6 +11,9 @@ pub(crate) use submission::SubmissionQueue;
 
 use doorbell_device::inprocess::{DmaFault, DmaView};
 
+use crate::config::{MAX_QUEUE_ENTRIES, MAX_QUEUE_PAIRS};
+use crate::saved::{StateError, bad, state};
+
 /// All queues.
 #[derive(Debug, Default)]
 pub(crate) struct Queues {
@@ -87,6 +90,51 @@ impl Queues {
             *slot = Some(queue);
         }
         Ok(())
+    }
+}
+
+impl Queues {
+    /// Puts the queues into a controller's state.
+    pub(crate) fn save(&self, to: &mut state::Controller) {
+        to.submission = self.submission.iter().map(SubmissionQueue::save).collect();
+        let completion = (0..).zip(&self.completion);
+        to.completion = completion.filter_map(|(id, queue)| Some(queue.as_ref()?.save(id))).collect();
+        to.shadow = self.shadow.map(|buffers| {
+            let ShadowBuffers { values, event_indices, len } = buffers;
+            state::ShadowBuffers { values, event_indices, len }
+        });
+    }
+
+    /// The queues of a controller's state, which they are taken out of.
+    pub(crate) fn restore(from: &mut state::Controller, dstrd: u8) -> Result<Self, StateError> {
+        let shadow = from.shadow.map(|buffers| {
+            let state::ShadowBuffers { values, event_indices, len } = buffers;
+            ShadowBuffers { values, event_indices, len }
+        });
+        let mut queues = Self { shadow, ..Self::default() };
+        for saved in std::mem::take(&mut from.completion) {
+            let (id, size) = (saved.id as usize, saved.size);
+            if id > usize::from(MAX_QUEUE_PAIRS) || size > MAX_QUEUE_ENTRIES || queues.completion(id as u16).is_some() {
+                return bad(format!("completion queue {id} of {size} entries"));
+            }
+            if queues.completion.len() <= id {
+                queues.completion.resize_with(id.saturating_add(1), || None);
+            }
+            if let Some(slot) = queues.completion.get_mut(id) {
+                *slot = Some(CompletionQueue::restore(saved, dstrd, shadow)?);
+            }
+        }
+        for saved in std::mem::take(&mut from.submission) {
+            let (id, size) = (saved.id, saved.size);
+            let queue = SubmissionQueue::restore(saved, dstrd, shadow)?;
+            let is_new = id <= u32::from(MAX_QUEUE_PAIRS) && queues.find_submission(queue.id).is_none();
+            let Some(completion) = queues.completion(queue.cqid).filter(|_| is_new && size <= MAX_QUEUE_ENTRIES) else {
+                return bad(format!("submission queue {id} of {size} entries"));
+            };
+            completion.users = completion.users.saturating_add(1);
+            queues.submission.push(queue);
+        }
+        Ok(queues)
     }
 }
 

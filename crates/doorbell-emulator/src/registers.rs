@@ -6,6 +6,7 @@ use std::time::Duration;
 use nvme_spec::registers::{Aqa, Cap, Cc, Crto, Csts, Version, offset};
 
 use crate::config::{ControllerConfig, InterruptMode};
+use crate::saved::{nanos, state, time};
 
 /// The registers.
 #[derive(Debug)]
@@ -157,5 +158,53 @@ impl Registers {
             Change::Enabling(due) | Change::Disabling(due) => due.at(),
         });
         [ready, self.shutdown.and_then(|due| due.at())].into_iter().flatten().min()
+    }
+}
+
+impl Registers {
+    pub(crate) fn save(&self) -> state::Registers {
+        let (enabling, disabling) = match self.change {
+            Some(Change::Enabling(due)) => (Some(due.save()), None),
+            Some(Change::Disabling(due)) => (None, Some(due.save())),
+            None => (None, None),
+        };
+        state::Registers {
+            cc: self.cc.into_bits(),
+            csts: self.csts.into_bits(),
+            aqa: self.aqa.into_bits(),
+            asq: self.asq,
+            acq: self.acq,
+            masked: self.masked,
+            enabling,
+            disabling,
+            shutdown: self.shutdown.map(Due::save),
+        }
+    }
+
+    /// Those of a controller with this configuration.
+    pub(crate) fn restore(config: &ControllerConfig, saved: state::Registers) -> Self {
+        let enabling = saved.enabling.map(|due| Change::Enabling(Due::restore(due)));
+        let disabling = saved.disabling.map(|due| Change::Disabling(Due::restore(due)));
+        Self {
+            cc: Cc::from_bits(saved.cc),
+            csts: Csts::from_bits(saved.csts),
+            aqa: Aqa::from_bits(saved.aqa),
+            asq: saved.asq,
+            acq: saved.acq,
+            masked: saved.masked,
+            change: enabling.or(disabling),
+            shutdown: saved.shutdown.map(Due::restore),
+            ..Self::new(config)
+        }
+    }
+}
+
+impl Due {
+    fn save(self) -> state::Due {
+        state::Due { takes: nanos(self.takes), at: self.at.map(nanos) }
+    }
+
+    fn restore(saved: state::Due) -> Self {
+        Self { takes: time(saved.takes), at: saved.at.map(time) }
     }
 }

@@ -4,6 +4,8 @@
 use nvme_spec::Status;
 use nvme_spec::reservation::{AcquireAction, ChangePtpl, RegisterAction, ReleaseAction, ReservationType};
 
+use crate::saved::{StateError, bad, narrow, state};
+
 /// Registrants that a namespace keeps; hosts that have not said who they are could otherwise add more without end.
 const MAX_REGISTRANTS: usize = 512;
 
@@ -312,5 +314,35 @@ impl Reservations {
         if self.find(host).is_some() {
             self.unregister(host, &mut Effects::default());
         }
+    }
+}
+
+impl Reservations {
+    pub(crate) fn save(&self) -> state::Reservations {
+        let registrant = |r: &Registrant| state::Registrant { host: Some(r.host.into()), key: r.key };
+        state::Reservations {
+            generation: self.generation,
+            kind: self.kind.0.into(),
+            registrants: self.registrants.iter().map(registrant).collect(),
+            holder: self.holder.map(Into::into),
+            ptpl: self.ptpl,
+        }
+    }
+
+    pub(crate) fn restore(saved: state::Reservations) -> Result<Self, StateError> {
+        let state::Reservations { generation, kind, registrants, holder, ptpl } = saved;
+        if registrants.len() > MAX_REGISTRANTS {
+            return bad(format!("{} registrants, {MAX_REGISTRANTS} are possible", registrants.len()));
+        }
+        let registrants = registrants
+            .into_iter()
+            .map(|saved| Ok(Registrant { host: saved.host.unwrap_or_default().restore()?, key: saved.key }));
+        Ok(Self {
+            generation,
+            kind: ReservationType(narrow("reservation type", kind)?),
+            registrants: registrants.collect::<Result<_, StateError>>()?,
+            holder: holder.map(|holder| holder.restore()).transpose()?,
+            ptpl,
+        })
     }
 }

@@ -249,6 +249,22 @@ impl Subsystem {
         port
     }
 
+    /// A controller that comes from elsewhere takes the place that it had.
+    pub(crate) fn port(&self, cntlid: u16) -> Option<Arc<Port>> {
+        lock(&self.shared.inner).ports.get(&cntlid).cloned()
+    }
+
+    /// How many namespaces were ever added, and the controllers.
+    pub(crate) fn with_ports<R>(&self, f: impl FnOnce(u64, &mut dyn Iterator<Item = &Port>) -> R) -> R {
+        let inner = lock(&self.shared.inner);
+        f(inner.added, &mut inner.ports.values().map(|port| &**port))
+    }
+
+    /// Has what another subsystem had.
+    pub(crate) fn adopt(&self, added: u64, namespaces: BTreeMap<u32, Arc<Namespace>>, ports: BTreeMap<u16, Arc<Port>>) {
+        *lock(&self.shared.inner) = Inner { namespaces, ports, added };
+    }
+
     /// A controller leaves.
     pub(crate) fn leave(&self, cntlid: u16) {
         lock(&self.shared.inner).ports.remove(&cntlid);

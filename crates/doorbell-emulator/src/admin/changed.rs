@@ -27,6 +27,16 @@ impl ChangedNamespaces {
         if self.more { NamespaceList::overflow() } else { self.nsids.iter().copied().collect() }
     }
 
+    /// The list, and whether there were more.
+    pub(crate) fn save(&self) -> (Vec<u32>, bool) {
+        (self.nsids.iter().copied().collect(), self.more)
+    }
+
+    pub(crate) fn restore(nsids: &[u32], more: bool) -> Self {
+        let nsids: BTreeSet<u32> = nsids.iter().copied().take(MOST).collect();
+        Self { nsids, more }
+    }
+
     pub(crate) fn clear(&mut self) {
         *self = Self::default();
     }

@@ -16,6 +16,7 @@ use nvme_spec::{Command, NSID_ALL, Status};
 use super::Call;
 use crate::config::ControllerConfig;
 use crate::controller::Controller;
+use crate::saved::{StateError, bad, narrow, state};
 use crate::sync::{read, write};
 
 /// The default over-temperature threshold, in kelvins: WCTEMP.
@@ -67,6 +68,34 @@ impl Features {
     pub(crate) fn temperature_threshold(&self, kind: u8) -> u16 {
         let default = if kind == 0 { WARNING_TEMPERATURE } else { 0 };
         self.value((FeatureId::TEMPERATURE_THRESHOLD.0, kind.into()), default.into()) as u16
+    }
+}
+
+/// Feature, what for, and value of each.
+fn save_values(values: &BTreeMap<(u8, u32), u32>) -> Vec<u32> {
+    values.iter().flat_map(|(&(fid, sub), &value)| [fid.into(), sub, value]).collect()
+}
+
+fn restore_values(saved: &[u32]) -> Result<BTreeMap<(u8, u32), u32>, StateError> {
+    let (values, rest) = saved.as_chunks::<3>();
+    if !rest.is_empty() {
+        return bad(format!("{} words of features", saved.len()));
+    }
+    values.iter().map(|[fid, sub, value]| Ok(((narrow("feature", *fid)?, *sub), *value))).collect()
+}
+
+impl Features {
+    pub(crate) fn save(&self) -> state::Features {
+        let (current, saved) = (save_values(&self.current), save_values(&self.saved));
+        state::Features { current, saved, ..self.structured.save() }
+    }
+
+    pub(crate) fn restore(saved: &state::Features) -> Result<Self, StateError> {
+        Ok(Self {
+            current: restore_values(&saved.current)?,
+            saved: restore_values(&saved.saved)?,
+            structured: structured::Structured::restore(saved)?,
+        })
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use nvme_spec::log::{ReservationNotice, ReservationNotification};
 
 use crate::reservation::Notice;
+use crate::saved::{StateError, bad, notice, state};
 
 /// Notices kept. Those that come after replace the oldest, as the log page count then shows.
 const MOST: usize = 255;
@@ -44,5 +45,21 @@ impl ReservationLog {
 
     pub(crate) fn clear(&mut self) {
         self.notices.clear();
+    }
+}
+
+impl ReservationLog {
+    pub(crate) fn save(&self) -> state::ReservationLog {
+        let notice = |(count, nsid, notice): &(u64, u32, Notice)| [*count, (*nsid).into(), *notice as u64];
+        state::ReservationLog { count: self.count, notices: self.notices.iter().flat_map(notice).collect() }
+    }
+
+    pub(crate) fn restore(saved: &state::ReservationLog) -> Result<Self, StateError> {
+        let (notices, rest) = saved.notices.as_chunks::<3>();
+        if !rest.is_empty() || notices.len() > MOST {
+            return bad(format!("{} words of reservation notices", saved.notices.len()));
+        }
+        let notices = notices.iter().map(|[count, nsid, kind]| Ok((*count, *nsid as u32, notice(*kind as u32)?)));
+        Ok(Self { notices: notices.collect::<Result<_, StateError>>()?, count: saved.count })
     }
 }

@@ -170,8 +170,8 @@ impl Backend for SharedRamBackend {
         self.check(offset, len)?;
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         rustix::fs::fallocate(&self.file, flags, offset, len).map_err(io::Error::from)?;
-        let chunk = CHUNK as u64;
-        for chunk in offset.div_ceil(chunk)..offset.saturating_add(len) / chunk {
+        const EACH: u64 = CHUNK as u64;
+        for chunk in offset.div_ceil(EACH)..offset.saturating_add(len) / EACH {
             let (word, bit) = Self::bit(chunk);
             if let Some(word) = self.written.get_mut(word) {
                 *word &= !bit;

@@ -4,6 +4,7 @@ use nvme_spec::opcode::NvmOpcode;
 use nvme_spec::{Command, Status, StatusField};
 
 use super::{CommandMatch, Fault, FaultPlan, Patch, QueueMatch, When};
+use crate::saved::StateError;
 
 /// Remembers how often each rule of a plan has matched and applied.
 #[derive(Debug, Default)]
@@ -111,6 +112,26 @@ impl Judge {
             _ => None,
         });
         times.min()
+    }
+}
+
+impl Judge {
+    /// The plan as JSON, and how often each rule has matched and applied.
+    pub(crate) fn save(&self) -> (String, Vec<u64>, Vec<u64>) {
+        let rule = |rule: &Tracked| super::FaultRule { when: rule.when.clone(), then: rule.then.clone() };
+        let plan = FaultPlan { rules: self.rules.iter().map(rule).collect() };
+        let matched = self.rules.iter().map(|rule| rule.matched).collect();
+        // A plan is data that came from JSON, or could have.
+        (serde_json::to_string(&plan).unwrap_or_default(), matched, self.applied())
+    }
+
+    pub(crate) fn restore(plan: &str, matched: &[u64], applied: &[u64]) -> Result<Self, StateError> {
+        let plan = serde_json::from_str(plan).map_err(|error| StateError(format!("fault plan: {error}")))?;
+        let mut judge = Self::new(plan);
+        for (rule, (matched, applied)) in judge.rules.iter_mut().zip(matched.iter().zip(applied)) {
+            (rule.matched, rule.applied) = (*matched, *applied);
+        }
+        Ok(judge)
     }
 }
 

@@ -5,9 +5,10 @@ use doorbell_device::Access;
 use doorbell_device::inprocess::{DmaFault, DmaView, Host};
 use nvme_spec::Completion;
 
-use super::doorbell::{DoorbellSlot, InvalidDoorbell, Shadow, clear, register};
+use super::doorbell::{DoorbellSlot, InvalidDoorbell, Shadow, ShadowBuffers, clear, register};
 use super::window::Window;
 use super::{distance, next};
+use crate::saved::{StateError, bad, narrow, state};
 
 /// Bytes of a completion queue entry.
 const CQE: u64 = 16;
@@ -132,5 +133,52 @@ impl CompletionQueue {
             self.phase = !self.phase;
         }
         Ok(())
+    }
+}
+
+impl CompletionQueue {
+    pub(crate) fn save(&self, id: u32) -> state::CompletionQueue {
+        state::CompletionQueue {
+            id,
+            vector: self.interrupts.then(|| self.vector.into()),
+            base: self.base,
+            size: self.size,
+            head: self.head,
+            tail: self.tail,
+            phase: self.phase,
+            reported: self.reported,
+            published: self.shadow.map(|shadow| shadow.published),
+            backlog: self.backlog.iter().flat_map(|completion| completion.to_words()).collect(),
+        }
+    }
+
+    /// As it was, before it is known which submission queues use it.
+    pub(crate) fn restore(
+        saved: state::CompletionQueue,
+        dstrd: u8,
+        buffers: Option<ShadowBuffers>,
+    ) -> Result<Self, StateError> {
+        let state::CompletionQueue { id, vector, base, size, head, tail, phase, reported, published, backlog } = saved;
+        let (backlog, rest) = backlog.as_chunks::<2>();
+        if size < 2 || head >= size || tail >= size || !rest.is_empty() {
+            return bad(format!("completion queue {id} of {size} entries from {head} to {tail}"));
+        }
+        let slot = DoorbellSlot::head(narrow("completion queue", id)?, dstrd);
+        let vector: Option<u16> = vector.map(|vector| narrow("vector", vector)).transpose()?;
+        Ok(Self {
+            vector: vector.unwrap_or_default(),
+            interrupts: vector.is_some(),
+            users: 0,
+            base,
+            size,
+            head,
+            tail,
+            phase,
+            doorbell: slot.dword(),
+            shadow: slot.restore(buffers, published),
+            reported,
+            window: Window::default(),
+            backlog: backlog.iter().map(|words| Completion::from_words(*words)).collect(),
+        })
     }
 }

@@ -30,6 +30,12 @@ impl DoorbellSlot {
         self.offset() / 4
     }
 
+    /// The shadow of a queue that comes from elsewhere, with the event index as it was last written.
+    pub(super) fn restore(self, buffers: Option<ShadowBuffers>, published: Option<u32>) -> Option<Shadow> {
+        let shadow = self.shadow(buffers?)?;
+        published.map(|published| Shadow { published, ..shadow })
+    }
+
     fn shadow(self, buffers: ShadowBuffers) -> Option<Shadow> {
         let offset = self.offset() as u64;
         if offset >= u64::from(buffers.len) {
@@ -62,7 +68,7 @@ pub(super) struct Shadow {
     value: u64,
     event_index: u64,
     /// The event index as last written.
-    published: u32,
+    pub(super) published: u32,
 }
 
 impl Shadow {

@@ -5,8 +5,9 @@ use doorbell_device::inprocess::{DmaFault, DmaView, Host};
 use nvme_spec::Command;
 
 use super::distance;
-use super::doorbell::{DoorbellSlot, InvalidDoorbell, Shadow, clear, register};
+use super::doorbell::{DoorbellSlot, InvalidDoorbell, Shadow, ShadowBuffers, clear, register};
 use super::window::Window;
+use crate::saved::{StateError, bad, narrow, state};
 
 /// Bytes of a submission queue entry.
 const SQE: u64 = 64;
@@ -145,5 +146,48 @@ impl SubmissionQueue {
         if self.head >= self.size {
             self.head = 0;
         }
+    }
+}
+
+impl SubmissionQueue {
+    pub(crate) fn save(&self) -> state::SubmissionQueue {
+        state::SubmissionQueue {
+            id: self.id.into(),
+            cqid: self.cqid.into(),
+            base: self.base,
+            size: self.size,
+            head: self.head,
+            tail: self.tail,
+            closed: self.closed,
+            reported: self.reported,
+            published: self.shadow.map(|shadow| shadow.published),
+        }
+    }
+
+    /// As it was, of a controller with these shadow doorbells.
+    pub(crate) fn restore(
+        saved: state::SubmissionQueue,
+        dstrd: u8,
+        buffers: Option<ShadowBuffers>,
+    ) -> Result<Self, StateError> {
+        let state::SubmissionQueue { id, cqid, base, size, head, tail, closed, reported, published } = saved;
+        if size < 2 || head >= size || tail >= size {
+            return bad(format!("submission queue {id} of {size} entries from {head} to {tail}"));
+        }
+        let id = narrow("submission queue", id)?;
+        let slot = DoorbellSlot::tail(id, dstrd);
+        Ok(Self {
+            id,
+            cqid: narrow("completion queue", cqid)?,
+            base,
+            size,
+            head,
+            tail,
+            doorbell: slot.dword(),
+            shadow: slot.restore(buffers, published),
+            closed,
+            reported,
+            window: Window::default(),
+        })
     }
 }

@@ -19,4 +19,5 @@ mod odd_devices;
 mod reads_and_writes;
 mod reservations;
 mod ring;
+mod saved;
 mod scatter_gather;

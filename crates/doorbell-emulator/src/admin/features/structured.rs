@@ -10,6 +10,7 @@ use zerocopy::{FromBytes, IntoBytes};
 use crate::admin::Call;
 use crate::controller::Controller;
 use crate::reservation::HostId;
+use crate::saved::{StateError, nanos, state, time};
 
 /// Their values.
 #[derive(Debug, Default)]
@@ -23,6 +24,23 @@ impl Structured {
     /// A controller level reset takes back what the host said of itself; the timestamp goes on.
     pub(super) fn reset(&mut self) {
         self.behavior = HostBehavior::default();
+    }
+
+    pub(super) fn save(&self) -> state::Features {
+        let (timestamp, set) = self.timestamp.unzip();
+        state::Features {
+            timestamp,
+            timestamp_set: set.map(nanos).unwrap_or_default(),
+            behavior: self.behavior.as_bytes().into(),
+            ..state::Features::default()
+        }
+    }
+
+    pub(super) fn restore(saved: &state::Features) -> Result<Self, StateError> {
+        let timestamp = saved.timestamp.map(|millis| (millis, time(saved.timestamp_set)));
+        let behavior = HostBehavior::read_from_bytes(&saved.behavior);
+        let behavior = behavior.map_err(|_| StateError("Host Behavior Support of another size".into()))?;
+        Ok(Self { timestamp, behavior })
     }
 
     /// Whether the host handles more LBA formats than 16.
