@@ -1,3 +1,7 @@
+mod frozen;
+
+pub(crate) use frozen::{Freezing, Frozen, Verdict};
+
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -7,8 +11,8 @@ use std::task::Wake;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use doorbell_device::Interrupt;
 use doorbell_device::inprocess::{Activity, SoftController};
+use doorbell_device::{DeviceError, Interrupt};
 use doorbell_emulator::{Controller, ControllerConfig, Mark, Subsystem};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -40,8 +44,8 @@ pub struct Endpoint {
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// Something to do with the controller, on its thread.
-type Job = Box<dyn FnOnce(&mut Controller) + Send>;
+/// Something to do on the controller's thread.
+type Job = Box<dyn FnOnce(&mut Served) + Send>;
 
 /// What the thread and everybody else have in common.
 #[derive(Debug)]
@@ -106,6 +110,19 @@ impl Endpoint {
     /// Serves a new controller of `subsystem` at `socket`. A socket that nobody serves any more is replaced.
     pub fn start(socket: &Path, subsystem: &Subsystem, config: ControllerConfig) -> Result<Self, ServeError> {
         let listener = Listener::bind(socket)?;
+        let controller = Controller::new(subsystem, config);
+        let prepared = Self::prepare(listener, controller, Duration::ZERO, |_| Ok::<_, ServeError>(None))?;
+        Ok(prepared.start())
+    }
+
+    /// Everything but the start, which cannot fail any more.
+    fn prepare<E: From<DeviceError>>(
+        listener: Listener,
+        mut controller: Controller,
+        elapsed: Duration,
+        session: impl FnOnce(&Controller) -> Result<Option<Session>, E>,
+    ) -> Result<Prepared, E> {
+        let path = listener.path().to_path_buf();
         let shared = Arc::new(Shared {
             wake: Interrupt::new()?,
             called: AtomicBool::new(false),
@@ -114,24 +131,32 @@ impl Endpoint {
             statistics: Counters::default(),
         });
         let (jobs, todo) = channel();
-        let mut controller = Controller::new(subsystem, config);
         controller.set_waker(shared.clone().into());
+        let started = Instant::now();
         let served = Served {
             listener,
-            controller,
             shared: shared.clone(),
             jobs: todo,
-            started: Instant::now(),
-            session: None,
+            started: started.checked_sub(elapsed).unwrap_or(started),
+            session: session(&controller)?,
+            controller,
             pace: Pace::new(),
             heard: Instant::now(),
             listened: None,
             wanted: PollFlags::IN,
+            ending: false,
+            left: false,
         };
+        let (go, told) = channel::<()>();
         let thread = std::thread::Builder::new().name("doorbell-serve".into());
-        let thread =
-            thread.spawn(move || served.serve()).map_err(doorbell_device::DeviceError::io("starting a thread"))?;
-        Ok(Self { path: socket.into(), shared, jobs, thread: Mutex::new(Some(thread)) })
+        let thread = thread.spawn(move || {
+            if told.recv().is_ok() {
+                served.listener.own();
+                served.serve();
+            }
+        });
+        let thread = thread.map_err(DeviceError::io("starting a thread"))?;
+        Ok(Prepared { go, endpoint: Self { path, shared, jobs, thread: Mutex::new(Some(thread)) } })
     }
 
     /// The socket.
@@ -150,8 +175,8 @@ impl Endpoint {
         f: impl FnOnce(&mut Controller) -> R + Send + 'static,
     ) -> Option<R> {
         let (give, take) = sync_channel(1);
-        let job = Box::new(move |controller: &mut Controller| {
-            let _ = give.send(f(controller));
+        let job = Box::new(move |served: &mut Served| {
+            let _ = give.send(f(&mut served.controller));
         });
         self.jobs.send(job).ok()?;
         self.wake();
@@ -191,6 +216,20 @@ impl Drop for Endpoint {
     }
 }
 
+/// An endpoint that only has to be told to begin. Dropped, it leaves everything as it is.
+pub(crate) struct Prepared {
+    go: Sender<()>,
+    endpoint: Endpoint,
+}
+
+impl Prepared {
+    pub(crate) fn start(self) -> Endpoint {
+        // The thread waits for it.
+        let _ = self.go.send(());
+        self.endpoint
+    }
+}
+
 /// What the thread has.
 struct Served {
     listener: Listener,
@@ -206,6 +245,10 @@ struct Served {
     listened: Option<Instant>,
     /// What of the client is waited for.
     wanted: PollFlags,
+    /// The client's session is being ended.
+    ending: bool,
+    /// Another process serves the client and the socket.
+    left: bool,
 }
 
 impl Served {
@@ -213,6 +256,9 @@ impl Served {
         while !self.shared.stop.load(Ordering::Acquire) {
             let now = Instant::now();
             let mut worked = self.is_time_to_hear(now) && self.hear(now);
+            if self.left {
+                return self.listener.leave();
+            }
             let rests_until = self.session.as_mut().and_then(Session::rests_until);
             let activity = if rests_until.is_some() { Activity::default() } else { self.run(now) };
             worked |= activity.worked;
@@ -328,7 +374,7 @@ impl Served {
             return false;
         }
         while let Ok(job) = self.jobs.try_recv() {
-            job(&mut self.controller);
+            job(self);
         }
         true
     }
@@ -389,10 +435,12 @@ impl Served {
     fn end_session(&mut self, why: &str) {
         let Some(mut session) = self.session.take() else { return };
         tracing::info!(socket = %self.listener_path(), why, "the client's session ends");
+        self.ending = true;
         session.reset(&mut self.controller);
         // Nothing is left that would touch its memory when it has gone.
         let gone = self.controller.forget_memory(0, u64::MAX);
         self.wait_for_storage(gone);
+        self.ending = false;
         drop(session);
         self.wanted = PollFlags::IN;
         self.shared.statistics.connected.store(false, Ordering::Relaxed);

@@ -8,6 +8,8 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 use vfio_user::wire;
 
+use crate::takeover::{Descriptors, TakeoverError, damaged, pass, state};
+
 /// What the client wants to be told by.
 pub(crate) struct Irqs {
     /// MSI-X vectors.
@@ -155,4 +157,33 @@ fn eventfd(fd: OwnedFd) -> Result<Interrupt, Errno> {
         rustix::fs::fcntl_setfl(fd.as_fd(), flags | OFlags::NONBLOCK)?;
     }
     Ok(Interrupt::from_fd(fd))
+}
+
+impl Irqs {
+    /// The lines, the pin last, and the descriptors that they have.
+    pub(crate) fn save(&self, fds: &mut Vec<OwnedFd>) -> std::io::Result<Vec<state::Line>> {
+        let lines = self.vectors.iter().chain([&self.pin]);
+        let save = |line: &Line| {
+            let signal = line.signal.as_ref().map(|signal| pass(fds, signal.as_fd())).transpose()?;
+            Ok(state::Line { signal, pending: line.pending.get(), masked: line.masked })
+        };
+        lines.map(save).collect()
+    }
+
+    /// As many vectors as there were, and the pin.
+    pub(crate) fn restore(vectors: u16, saved: &[state::Line], fds: &mut Descriptors) -> Result<Self, TakeoverError> {
+        if saved.len() != usize::from(vectors).saturating_add(1) {
+            return damaged(format!("{} interrupt lines of {vectors} vectors", saved.len()));
+        }
+        let mut lines = Vec::new();
+        for saved in saved {
+            let signal = saved.signal.map(|at| fds.take(at)).transpose()?;
+            let signal = signal.map(eventfd).transpose().or_else(|_| damaged("an interrupt that is no eventfd"))?;
+            lines.push(Line { signal, pending: saved.pending.into(), masked: saved.masked });
+        }
+        let pin = lines.pop().unwrap_or_default();
+        let mut irqs = Self { vectors: lines, pin, armed: 0 };
+        irqs.count_armed();
+        Ok(irqs)
+    }
 }

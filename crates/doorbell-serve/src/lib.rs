@@ -44,7 +44,9 @@ mod pace;
 mod pci;
 mod session;
 mod stepped;
+mod takeover;
 
 pub use endpoint::{Endpoint, Statistics};
 pub use listener::{Listener, ServeError};
 pub use stepped::Stepped;
+pub use takeover::{Belongings, Taken, TakeoverError, hand_over, take_over};

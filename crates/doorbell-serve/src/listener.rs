@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -41,6 +42,8 @@ pub struct Listener {
     path: PathBuf,
     /// Device and inode, so that only what was made here is removed.
     identity: Option<(u64, u64)>,
+    /// The file goes with this.
+    owned: AtomicBool,
 }
 
 impl Listener {
@@ -57,7 +60,22 @@ impl Listener {
         let socket = socket.map_err(failed)?;
         socket.set_nonblocking(true).map_err(failed)?;
         let identity = identity(path);
-        Ok(Self { socket, path: path.into(), identity })
+        Ok(Self { socket, path: path.into(), identity, owned: true.into() })
+    }
+
+    /// The socket that another process made at a path. Its file stays until it is [owned](Self::own).
+    pub fn from_fd(fd: OwnedFd, path: &Path) -> Self {
+        Self { socket: fd.into(), path: path.into(), identity: identity(path), owned: false.into() }
+    }
+
+    /// The file goes with this from now on.
+    pub fn own(&self) {
+        self.owned.store(true, Ordering::Relaxed);
+    }
+
+    /// Another process has the socket: its file stays.
+    pub fn leave(&self) {
+        self.owned.store(false, Ordering::Relaxed);
     }
 
     /// Another descriptor of the socket, to wait for clients with.
@@ -87,7 +105,7 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        if self.identity.is_some() && identity(&self.path) == self.identity {
+        if self.owned.load(Ordering::Relaxed) && self.identity.is_some() && identity(&self.path) == self.identity {
             let _ = std::fs::remove_file(&self.path);
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, Weak};
 
@@ -12,6 +12,8 @@ use doorbell_device::{Access, DeviceError, HostMemory, Interrupt};
 use rustix::fs::{OFlags, SealFlags, fcntl_add_seals, fcntl_get_seals};
 use rustix::io::Errno;
 use vfio_user::wire;
+
+use crate::takeover::{Descriptors, TakeoverError, damaged, pass, state};
 
 /// Mappings that a client can have at a time.
 pub(crate) const MAX_MAPPINGS: usize = 8192;
@@ -40,8 +42,11 @@ pub(crate) struct Mappings {
 
 struct Range {
     len: u64,
-    /// Whether there is memory behind it.
-    usable: bool,
+    /// As the client asked for it.
+    flags: u32,
+    offset: u64,
+    /// None where there is no memory behind it.
+    file: Option<Arc<File>>,
     /// Memory that the client can truncate is guarded.
     guard: Option<Guard>,
 }
@@ -88,30 +93,33 @@ impl Mappings {
             (true, true) => Some(Access::ReadWrite),
             (false, false) => None,
         };
-        let (usable, guard) = match (file, access) {
-            (Some(file), Some(access)) => (true, self.insert(map, file, access)?),
+        let (file, guard) = match (file, access) {
+            (Some(file), Some(access)) => {
+                let file = self.same_file(file)?;
+                let guard = self.insert(map, &file, access)?;
+                (Some(file), guard)
+            }
             _ => {
                 // ROMs and what is behind other devices come so; it matters where the controller is sent there.
                 tracing::info!(
                     "the client shares no file for the {size:#x} bytes at {address:#x}: they cannot be reached"
                 );
-                (false, None)
+                (None, None)
             }
         };
         self.bytes = bytes;
-        self.ranges.insert(address, Range { len: size, usable, guard });
+        self.ranges.insert(address, Range { len: size, flags, offset, file, guard });
         Ok(())
     }
 
-    fn insert(&mut self, map: wire::DmaMap, fd: OwnedFd, access: Access) -> Result<Option<Guard>, Errno> {
-        let file = self.same_file(fd)?;
-        let sealed = is_sealed(&file);
+    fn insert(&mut self, map: wire::DmaMap, file: &Arc<File>, access: Access) -> Result<Option<Guard>, Errno> {
+        let sealed = is_sealed(file);
         let refused = |error: &dyn std::fmt::Display| {
             tracing::warn!(%error, "a DMA mapping of {:#x} bytes at {:#x} is refused", map.size, map.address);
             Errno::INVAL
         };
         let len = usize::try_from(map.size).map_err(|_| Errno::INVAL)?;
-        let memory = HostMemory::from_file(file, map.offset, len).map_err(|e| refused(&e))?;
+        let memory = HostMemory::from_file(file.clone(), map.offset, len).map_err(|e| refused(&e))?;
         let guard = if sealed { None } else { self.guard(&memory).map_err(|e| refused(&e))? };
         self.space.insert(map.address, memory, access).map_err(|e| refused(&e))?;
         Ok(guard)
@@ -161,15 +169,16 @@ impl Mappings {
     /// Whether an address is one that the client has named without sharing memory for it.
     pub(crate) fn is_unusable(&self, address: u64) -> bool {
         let below = self.ranges.range(..=address).next_back();
-        below
-            .is_some_and(|(first, range)| !range.usable && address.checked_sub(*first).is_some_and(|at| at < range.len))
+        below.is_some_and(|(first, range)| {
+            range.file.is_none() && address.checked_sub(*first).is_some_and(|at| at < range.len)
+        })
     }
 
     /// Takes memory away: just what was mapped. No command that comes after can name it; what is returned is kept until
     /// those before are done.
     pub(crate) fn unmap(&mut self, address: u64, size: u64) -> Result<Option<Guard>, Errno> {
         let range = self.ranges.get(&address).filter(|range| range.len == size).ok_or(Errno::NOENT)?;
-        if range.usable
+        if range.file.is_some()
             && let Err(error) = self.space.remove(address, size)
         {
             tracing::error!(%error, "what was mapped cannot be unmapped");
@@ -183,6 +192,43 @@ impl Mappings {
     pub(crate) fn unmap_all(&mut self) -> Vec<Guard> {
         let all: Vec<_> = self.ranges.iter().map(|(&address, range)| (address, range.len)).collect();
         all.into_iter().filter_map(|(address, len)| self.unmap(address, len).ok().flatten()).collect()
+    }
+}
+
+impl Mappings {
+    /// The mappings, and each file that they are of once.
+    pub(crate) fn save(&self, fds: &mut Vec<OwnedFd>) -> std::io::Result<Vec<state::Mapping>> {
+        let mut places: Vec<(&Arc<File>, u32)> = Vec::new();
+        let mut saved = Vec::new();
+        for (&address, range) in &self.ranges {
+            let Range { len, flags, offset, file, .. } = range;
+            let file = match file {
+                None => None,
+                Some(file) => Some(match places.iter().find(|(other, _)| Arc::ptr_eq(other, file)) {
+                    Some((_, at)) => *at,
+                    None => {
+                        let at = pass(fds, file.as_fd())?;
+                        places.push((file, at));
+                        at
+                    }
+                }),
+            };
+            saved.push(state::Mapping { address, len: *len, flags: *flags, offset: *offset, file });
+        }
+        Ok(saved)
+    }
+
+    /// Maps all of it as the client had asked.
+    pub(crate) fn restore(saved: &[state::Mapping], fds: &Descriptors) -> Result<Self, TakeoverError> {
+        let mut mappings = Self::default();
+        for &state::Mapping { address, len, flags, offset, file } in saved {
+            let file = file.map(|at| fds.share(at)).transpose()?;
+            let map = wire::DmaMap { flags, offset, address, size: len, ..wire::DmaMap::default() };
+            if let Err(error) = mappings.map(map, file) {
+                return damaged(format!("memory at {address:#x} cannot be mapped: {error}"));
+            }
+        }
+        Ok(mappings)
     }
 }
 

@@ -110,6 +110,20 @@ impl ConfigSpace {
         put(&mut self.writable, at, mask);
     }
 
+    /// All of it.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Takes over the bytes that another had; false if they are not as many.
+    pub(crate) fn restore(&mut self, bytes: Vec<u8>) -> bool {
+        let fits = bytes.len() == self.bytes.len();
+        if fits {
+            self.bytes = bytes;
+        }
+        fits
+    }
+
     /// Bytes of it.
     pub(crate) fn size(&self) -> u64 {
         self.bytes.len() as u64
@@ -152,6 +166,19 @@ impl MsixBar {
 
     pub(crate) fn size(&self) -> u64 {
         self.bytes.len() as u64
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Takes over the bytes that another had; false if they are not as many.
+    pub(crate) fn restore(&mut self, bytes: Vec<u8>) -> bool {
+        let fits = bytes.len() == self.bytes.len();
+        if fits {
+            self.bytes = bytes;
+        }
+        fits
     }
 
     fn pending_bits(&self) -> usize {

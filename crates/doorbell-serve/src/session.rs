@@ -1,7 +1,9 @@
 //! One client: what it has set up, and what it asks.
 
+use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -17,6 +19,7 @@ use zerocopy::IntoBytes;
 use crate::irqs::Irqs;
 use crate::mappings::{MAX_MAPPINGS, Mappings};
 use crate::pci::{ConfigSpace, Effect, MSIX_BAR, MsixBar};
+use crate::takeover::{Descriptors, TakeoverError, damaged, pass, state};
 
 /// Where the doorbells begin in BAR 0.
 const DOORBELLS: u64 = 0x1000;
@@ -53,6 +56,8 @@ pub(crate) struct Session {
     rest: Option<(Instant, u64)>,
     /// Accesses outside of the mappings, as far as they were looked at.
     faults: u64,
+    /// Those that came before another process passed the client on.
+    faults_before: u64,
     /// Whether the client was told what it does wrong with its memory.
     told: bool,
     /// Until then, the controller may still use memory that was taken away, or was reset and is not at rest.
@@ -96,6 +101,7 @@ impl Session {
             bar0,
             rest: None,
             faults: 0,
+            faults_before: 0,
             told: false,
             settling: None,
             held: None,
@@ -125,7 +131,7 @@ impl Session {
     /// How many mappings there are, of how many bytes, and how many accesses were outside of them.
     pub(crate) fn memory(&self) -> (usize, u64, u64) {
         let (count, bytes) = self.mappings.size();
-        (count, bytes, self.mappings.space().fault_count())
+        (count, bytes, self.mappings.space().fault_count().saturating_add(self.faults_before))
     }
 
     /// Says in the log, once, why the controller cannot reach the client's memory, if that is plain.
@@ -449,6 +455,55 @@ pub(crate) struct Pumped {
     pub(crate) blocked: bool,
     /// A reply waits for the controller to be done with something.
     pub(crate) waits: bool,
+}
+
+impl Session {
+    /// Whether nothing is half done: no message, no answer, nothing that the client has to be kept from.
+    pub(crate) fn is_between_messages(&mut self) -> bool {
+        self.connection.is_between_messages()
+            && self.settling.is_none()
+            && self.held.is_none()
+            && self.rests_until().is_none()
+    }
+
+    /// The client as another process needs it.
+    pub(crate) fn save(&self, fds: &mut Vec<OwnedFd>) -> std::io::Result<state::Session> {
+        let Some((bar, _)) = self.bar_file.file() else {
+            return Err(std::io::Error::other("the doorbells are in no file"));
+        };
+        Ok(state::Session {
+            stream: pass(fds, self.connection.as_fd())?,
+            bar: pass(fds, bar.as_fd())?,
+            agreed: self.agreed,
+            config: self.config.bytes().into(),
+            msix: self.msix.bytes().into(),
+            lines: self.irqs.save(fds)?,
+            mappings: self.mappings.save(fds)?,
+            faults: self.memory().2,
+            told: self.told,
+        })
+    }
+
+    /// The client that another process has served.
+    pub(crate) fn restore(
+        saved: state::Session,
+        fds: &mut Descriptors,
+        controller: &Controller,
+    ) -> Result<Self, TakeoverError> {
+        let mut session = Self::new(fds.take(saved.stream)?.into(), controller)?;
+        let bar = Arc::new(File::from(fds.take(saved.bar)?));
+        session.bar_file = HostMemory::from_file(bar, 0, session.bar_file.len())?;
+        session.doorbells = doorbells(&session.bar_file)?;
+        session.agreed = saved.agreed;
+        if !session.config.restore(saved.config) || !session.msix.restore(saved.msix) {
+            return damaged("a configuration space or an MSI-X table of another size");
+        }
+        session.irqs = Irqs::restore(session.msix.vectors, &saved.lines, fds)?;
+        session.mappings = Mappings::restore(&saved.mappings, fds)?;
+        session.faults_before = saved.faults;
+        session.told = saved.told;
+        Ok(session)
+    }
 }
 
 impl AsFd for Session {

@@ -183,6 +183,11 @@ impl Connection {
         self.flush().map(drop)
     }
 
+    /// Whether all messages that have begun have ended, in both directions: then whoever has the socket can go on.
+    pub fn is_between_messages(&self) -> bool {
+        self.incoming.filled == 0 && self.outgoing.is_empty()
+    }
+
     /// Sends what waits in line, without waiting itself. Says whether all has gone.
     pub fn flush(&mut self) -> Result<bool, ConnectionError> {
         while let Some(message) = self.outgoing.front_mut() {

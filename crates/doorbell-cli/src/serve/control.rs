@@ -48,6 +48,8 @@ pub(crate) enum Order {
     },
     /// The server ends.
     Shutdown {},
+    /// Another server goes on with everything; after the answer, this connection is for the two of them.
+    TakeOver {},
 }
 
 /// Bytes, as a number or as on the command line.
@@ -68,8 +70,8 @@ impl Size {
 }
 
 /// Listens on a thread of its own, for as long as the process lives; the socket goes with what is returned.
-pub(super) fn listen(path: &Path, state: &Arc<State>) -> Result<Arc<Listener>> {
-    let listener = Arc::new(Listener::bind(path)?);
+pub(super) fn listen(listener: Listener, state: &Arc<State>) -> Result<Arc<Listener>> {
+    let listener = Arc::new(listener);
     let (accepting, state) = (Arc::downgrade(&listener), Arc::downgrade(state));
     let connections = Arc::new(AtomicUsize::new(0));
     let socket = listener.try_clone().context("the control socket")?;
@@ -84,7 +86,7 @@ pub(super) fn listen(path: &Path, state: &Arc<State>) -> Result<Arc<Listener>> {
             let served = connections.clone();
             let serve = move || {
                 // Whoever has gone before the answer has no use for it.
-                let _ = converse(&stream, &state);
+                let _ = converse(stream, &state);
                 served.fetch_sub(1, Ordering::Relaxed);
             };
             if std::thread::Builder::new().name("doorbell-control".into()).spawn(serve).is_err() {
@@ -96,8 +98,8 @@ pub(super) fn listen(path: &Path, state: &Arc<State>) -> Result<Arc<Listener>> {
     Ok(listener)
 }
 
-fn converse(stream: &UnixStream, state: &State) -> std::io::Result<()> {
-    let mut lines = BufReader::new(stream);
+fn converse(stream: UnixStream, state: &State) -> std::io::Result<()> {
+    let mut lines = BufReader::new(&stream);
     loop {
         let mut line = Vec::new();
         lines.by_ref().take(MAX_LINE).read_until(b'\n', &mut line)?;
@@ -105,17 +107,26 @@ fn converse(stream: &UnixStream, state: &State) -> std::io::Result<()> {
             return Ok(());
         }
         let whole = line.ends_with(b"\n") || (line.len() as u64) < MAX_LINE;
+        if matches!(serde_json::from_slice(&line), Ok(Order::TakeOver {})) {
+            drop(lines);
+            state.hand_over(stream);
+            return Ok(());
+        }
         let answer = if whole { answer(&line, state) } else { Err(anyhow!("a line of more than {MAX_LINE} bytes")) };
-        let answer = match answer {
-            Ok(value) => json!({ "ok": value }),
-            Err(error) => json!({ "error": format!("{error:#}") }),
-        };
-        let mut stream = stream;
-        stream.write_all(format!("{answer}\n").as_bytes())?;
+        tell(&stream, answer)?;
         if !whole {
             return Ok(());
         }
     }
+}
+
+/// Answers an order.
+pub(super) fn tell(mut stream: &UnixStream, answer: Result<Value>) -> std::io::Result<()> {
+    let answer = match answer {
+        Ok(value) => json!({ "ok": value }),
+        Err(error) => json!({ "error": format!("{error:#}") }),
+    };
+    stream.write_all(format!("{answer}\n").as_bytes())
 }
 
 fn answer(line: &[u8], state: &State) -> Result<Value> {
@@ -126,15 +137,22 @@ fn answer(line: &[u8], state: &State) -> Result<Value> {
 
 /// Has a server do something: its answer.
 pub(crate) fn order(control: &Path, order: &Order) -> Result<Value> {
+    converse_with(control, order).map(|(answer, _)| answer)
+}
+
+/// The same, and the connection for what comes after the answer.
+pub(super) fn converse_with(control: &Path, order: &Order) -> Result<(Value, UnixStream)> {
     let path = || control.display().to_string();
     let mut stream = UnixStream::connect(control).with_context(path)?;
     stream.write_all(format!("{}\n", serde_json::to_string(order)?).as_bytes()).with_context(path)?;
-    let mut line = String::new();
-    BufReader::new(&stream).read_line(&mut line).with_context(path)?;
+    // Not a byte more than the line.
+    let mut line = Vec::new();
+    BufReader::with_capacity(1, &stream).read_until(b'\n', &mut line).with_context(path)?;
+    let line = String::from_utf8_lossy(&line);
     let answer: Value =
         serde_json::from_str(&line).with_context(|| format!("{}: what answered is no server", path()))?;
     match (answer.get("ok"), answer.get("error").and_then(Value::as_str)) {
-        (Some(value), _) => Ok(value.clone()),
+        (Some(value), _) => Ok((value.clone(), stream)),
         (None, Some(error)) => Err(anyhow!("{error}")),
         (None, None) => Err(anyhow!("{}: what answered is no server", path())),
     }

@@ -7,17 +7,19 @@ mod state;
 
 pub(crate) use ctl::Ctl;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Receiver, Sender, channel};
 
 use anyhow::{Context, Result};
 use clap::Args;
 use doorbell_emulator::{ControllerConfig, Subsystem, SubsystemConfig};
+use doorbell_serve::Listener;
 
 use crate::output;
+use control::Order;
 use namespace::NamespaceSpec;
-use state::State;
+use state::{State, Stop};
 
 /// Serve emulated controllers to virtual machines and other processes (vfio-user)
 #[derive(Args)]
@@ -37,10 +39,11 @@ The memory of a QEMU guest has to be shared: -object memory-backend-memfd,id=mem
 Examples:
   doorbell serve --socket /tmp/nvme0.sock --namespace ram:1G
   doorbell serve --socket a.sock --namespace device:pci:0000:01:00.0:1
-  doorbell serve --socket a.sock --socket b.sock --namespace file:disk.img --namespace null:1T,block=4096")]
+  doorbell serve --socket a.sock --socket b.sock --namespace file:disk.img --namespace null:1T,block=4096
+  doorbell serve --takeover control.sock                 # in place of the server with --control control.sock")]
 pub(crate) struct Serve {
     /// Where a controller listens; may be given several times
-    #[arg(short, long = "socket", value_name = "PATH", required = true)]
+    #[arg(short, long = "socket", value_name = "PATH", required_unless_present = "takeover")]
     sockets: Vec<PathBuf>,
     /// A namespace, such as ram:1G; may be given several times
     #[arg(short, long = "namespace", value_name = "SPEC")]
@@ -60,6 +63,9 @@ pub(crate) struct Serve {
     /// I/O queue pairs of each controller
     #[arg(long, value_name = "COUNT", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=64))]
     queues: u16,
+    /// Take everything over from the server with this control socket, which ends; its clients notice nothing
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["sockets", "namespaces", "block_size", "control", "serial", "model", "queues", "mdts"])]
+    takeover: Option<PathBuf>,
     /// A command moves at most 2 ^ MDTS pages of 4 KiB; 0 is no limit
     #[arg(long, value_name = "MDTS", default_value_t = 9, value_parser = clap::value_parser!(u8).range(0..=16))]
     mdts: u8,
@@ -70,10 +76,13 @@ impl Serve {
         let (stop, stopped) = channel();
         let interrupted = stop.clone();
         ctrlc::set_handler(move || {
-            let _ = interrupted.send(());
+            let _ = interrupted.send(Stop::Ended);
         })
         .context("signals")?;
         raise_descriptor_limit();
+        if let Some(control) = &self.takeover {
+            return take_over(control, stop, &stopped);
+        }
         let default = SubsystemConfig::default();
         let config = SubsystemConfig {
             serial: self.serial.clone().unwrap_or(default.serial.clone()),
@@ -88,14 +97,8 @@ impl Serve {
             state.serve(socket, self.controller())?;
         }
         let state = Arc::new(state);
-        let control = self.control.as_ref().map(|path| control::listen(path, &state)).transpose()?;
-        for endpoint in state.endpoints() {
-            output::print(format!("serving {}\n", endpoint.path().display()))?;
-        }
-        // Nobody else has the other end: it fails only with all who could send gone, and the handler stays.
-        let _ = stopped.recv();
-        drop(control);
-        state.end()
+        let control = self.control.as_ref().map(|path| Listener::bind(path)).transpose()?;
+        serve(&state, control, &stopped)
     }
 
     fn controller(&self) -> ControllerConfig {
@@ -106,6 +109,31 @@ impl Serve {
             ..ControllerConfig::default()
         }
     }
+}
+
+/// Serves until somebody says that it is enough.
+fn serve(state: &Arc<State>, control: Option<Listener>, stopped: &Receiver<Stop>) -> Result<()> {
+    let control = control.map(|listener| state.listen(listener)).transpose()?;
+    for endpoint in state.endpoints() {
+        output::print(format!("serving {}\n", endpoint.path().display()))?;
+    }
+    // Nobody else has the other end: it fails only with all who could send gone, and the handler stays.
+    let why = stopped.recv();
+    if why == Ok(Stop::HandedOver) || state.is_handed_over() {
+        return output::print("handed over: another server goes on\n");
+    }
+    drop(control);
+    state.end()
+}
+
+/// Goes on with what another server serves.
+fn take_over(control: &Path, stop: Sender<Stop>, stopped: &Receiver<Stop>) -> Result<()> {
+    let (_, stream) = control::converse_with(control, &Order::TakeOver {})?;
+    let mut taken = doorbell_serve::take_over(stream).with_context(|| control.display().to_string())?;
+    let (control, pause) = (taken.control.take(), taken.pause);
+    let state = Arc::new(State::taken(taken, stop));
+    output::print(format!("taken over after {:.3} ms\n", pause.as_secs_f64() * 1e3))?;
+    serve(&state, control, stopped)
 }
 
 fn identity(text: &str, most: usize) -> Result<String, String> {

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -40,7 +41,21 @@ pub(crate) struct DeviceSpec {
 /// That a file is ours, as long as it is kept.
 #[derive(Debug)]
 pub(crate) struct Lock {
-    _file: File,
+    file: File,
+}
+
+impl From<OwnedFd> for Lock {
+    /// One that another process had.
+    fn from(fd: OwnedFd) -> Self {
+        Self { file: fd.into() }
+    }
+}
+
+impl Lock {
+    /// The same lock, for another process.
+    pub(crate) fn try_clone(&self) -> io::Result<OwnedFd> {
+        Ok(self.file.try_clone()?.into())
+    }
 }
 
 impl NamespaceSpec {
@@ -68,7 +83,7 @@ impl NamespaceSpec {
         let Kind::File(path) = &self.kind else { return Ok(None) };
         let file = OpenOptions::new().read(true).write(true).open(path).with_context(|| path.display().to_string())?;
         match file.try_lock() {
-            Ok(()) => Ok(Some(Lock { _file: file })),
+            Ok(()) => Ok(Some(Lock { file })),
             Err(TryLockError::WouldBlock) => bail!("{}: another server uses this file", path.display()),
             Err(TryLockError::Error(error)) => Err(error).with_context(|| path.display().to_string()),
         }

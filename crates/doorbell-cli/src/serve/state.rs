@@ -1,19 +1,20 @@
 //! What is served, and how it changes while it is.
 
 use std::collections::BTreeMap;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use doorbell::{DriverError, DriverOptions, ThreadRuntime};
 use doorbell_emulator::{ControllerConfig, FaultPlan, NamespaceConfig, Subsystem};
 use doorbell_relay::{Drives, Relay};
-use doorbell_serve::{Endpoint, Statistics};
+use doorbell_serve::{Belongings, Endpoint, Listener, Statistics, Taken, hand_over};
 use futures_lite::future::block_on;
 use serde_json::{Value, json};
 
-use super::control::Order;
+use super::control::{self, Order};
 use super::namespace::{DeviceSpec, Lock, NamespaceSpec};
 use crate::{address, session};
 
@@ -32,21 +33,98 @@ pub(super) struct State {
     /// Files behind namespaces, by NSID.
     locks: Mutex<BTreeMap<u32, Lock>>,
     block_size: u32,
-    stop: Sender<()>,
+    stop: Sender<Stop>,
+    /// Where orders are taken.
+    control: OnceLock<Weak<Listener>>,
+    /// Orders are carried out one beside the other, but not while another server takes over. True if one has.
+    handed_over: RwLock<bool>,
+}
+
+/// Why the server ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stop {
+    /// It was told to.
+    Ended,
+    /// Another goes on with everything.
+    HandedOver,
 }
 
 impl State {
-    pub(super) fn new(subsystem: Subsystem, block_size: u32, stop: Sender<()>) -> Self {
+    pub(super) fn new(subsystem: Subsystem, block_size: u32, stop: Sender<Stop>) -> Self {
         let (endpoints, sleepers, drives) = (Vec::new(), Sleepers::default(), Drives::new());
-        Self { subsystem, endpoints, sleepers, drives, locks: Mutex::default(), block_size, stop }
+        let (locks, control, handed_over) = (Mutex::default(), OnceLock::new(), RwLock::default());
+        Self { subsystem, endpoints, sleepers, drives, locks, block_size, stop, control, handed_over }
+    }
+
+    /// What another server had.
+    pub(super) fn taken(taken: Taken, stop: Sender<Stop>) -> Self {
+        let mut state = Self::new(taken.subsystem, taken.block_size, stop);
+        taken.endpoints.into_iter().for_each(|endpoint| state.add_endpoint(endpoint));
+        let locks = taken.locks.into_iter().map(|(nsid, fd)| (nsid, Lock::from(fd)));
+        lock(&state.locks).extend(locks);
+        state
+    }
+
+    fn add_endpoint(&mut self, endpoint: Endpoint) {
+        let endpoint = Arc::new(endpoint);
+        lock(&self.sleepers).push(Arc::downgrade(&endpoint));
+        self.endpoints.push(endpoint);
+    }
+
+    /// Takes orders there.
+    pub(super) fn listen(self: &Arc<Self>, listener: Listener) -> Result<Arc<Listener>> {
+        let listener = control::listen(listener, self)?;
+        // It is the only one.
+        let _ = self.control.set(Arc::downgrade(&listener));
+        Ok(listener)
+    }
+
+    /// Gives everything to the server at the other end of a control connection.
+    pub(super) fn hand_over(&self, stream: UnixStream) {
+        let mut handed_over = self.handed_over.write().unwrap_or_else(PoisonError::into_inner);
+        let ready = if *handed_over { Err(anyhow!("another server has taken over")) } else { self.belongings() };
+        let belongings = match ready {
+            Ok(belongings) => belongings,
+            Err(error) => return drop(control::tell(&stream, Err(error))),
+        };
+        if control::tell(&stream, Ok(json!({}))).is_err() {
+            return;
+        }
+        match hand_over(stream, &self.subsystem, &self.endpoints, belongings) {
+            Ok(()) => {
+                *handed_over = true;
+                if let Some(listener) = self.control.get().and_then(Weak::upgrade) {
+                    listener.leave();
+                }
+                // It fails only where it is under way.
+                let _ = self.stop.send(Stop::HandedOver);
+            }
+            Err(error) => tracing::warn!(%error, "not taken over: this server goes on"),
+        }
+    }
+
+    /// Whether another server has taken over; if one is about to, waits for it.
+    pub(super) fn is_handed_over(&self) -> bool {
+        *self.handed_over.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn belongings(&self) -> Result<Belongings> {
+        self.subsystem.check_crossing()?;
+        let control = self.control.get().and_then(Weak::upgrade);
+        let control = control.map(|listener| Ok::<_, std::io::Error>((listener.path().into(), listener.try_clone()?)));
+        let locks = lock(&self.locks);
+        let locks = locks.iter().map(|(nsid, lock)| Ok((*nsid, lock.try_clone()?)));
+        Ok(Belongings {
+            control: control.transpose()?,
+            block_size: self.block_size,
+            locks: locks.collect::<std::io::Result<_>>()?,
+        })
     }
 
     /// Serves another controller.
     pub(super) fn serve(&mut self, socket: &Path, config: ControllerConfig) -> Result<()> {
         ensure!(!self.endpoints.iter().any(|other| other.path() == socket), "{}: given twice", socket.display());
-        let endpoint = Arc::new(Endpoint::start(socket, &self.subsystem, config)?);
-        lock(&self.sleepers).push(Arc::downgrade(&endpoint));
-        self.endpoints.push(endpoint);
+        self.add_endpoint(Endpoint::start(socket, &self.subsystem, config)?);
         Ok(())
     }
 
@@ -117,6 +195,8 @@ impl State {
 
     /// Does what comes over the control socket.
     pub(super) fn carry_out(&self, order: Order) -> Result<Value> {
+        let handed_over = self.handed_over.read().unwrap_or_else(PoisonError::into_inner);
+        ensure!(!*handed_over, "another server has taken over: ask again");
         match order {
             Order::Add { namespace, nsid } => {
                 let spec: NamespaceSpec = namespace.parse().map_err(|error: String| anyhow!(error))?;
@@ -138,9 +218,10 @@ impl State {
             Order::Faults { socket, plan } => self.set_faults(socket, &plan),
             Order::Shutdown {} => {
                 // It fails only where it is under way.
-                let _ = self.stop.send(());
+                let _ = self.stop.send(Stop::Ended);
                 Ok(json!({}))
             }
+            Order::TakeOver {} => Err(anyhow!("not in this place")),
         }
     }
 

@@ -12,4 +12,5 @@ mod pci;
 mod registers;
 mod reservations;
 mod serve;
+mod takeover;
 mod vfio_user;

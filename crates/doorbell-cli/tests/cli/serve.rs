@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::process::{Child, ChildStdout};
+use std::process::{Child, ChildStdout, Command};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -13,23 +13,63 @@ use crate::harness::{Place, Ran, place};
 pub(crate) struct Server<'a> {
     place: &'a Place,
     child: Option<Child>,
-    _stdout: BufReader<ChildStdout>,
+    stdout: BufReader<ChildStdout>,
 }
 
 impl<'a> Server<'a> {
     /// Waits until `sockets` are served.
     pub(crate) fn start(place: &'a Place, arguments: &str, sockets: usize) -> Self {
-        let mut child = place.command(&format!("serve {arguments}")).spawn().unwrap();
+        Self::of(place, place.command(&format!("serve {arguments}")), sockets)
+    }
+
+    /// The same, with a command made by the caller.
+    pub(crate) fn of(place: &'a Place, mut command: Command, sockets: usize) -> Self {
+        let mut child = command.spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         for _ in 0..sockets {
             let mut line = String::new();
             stdout.read_line(&mut line).unwrap();
             assert!(line.starts_with("serving "), "{line:?}");
         }
-        Self { place, child: Some(child), _stdout: stdout }
+        Self { place, child: Some(child), stdout }
     }
 
-    fn ctl(&self, arguments: &str) -> Ran {
+    /// A server in the place of the one that takes orders at `control`, and for how many milliseconds nobody served.
+    pub(crate) fn take_over(place: &'a Place, sockets: usize) -> (Self, f64) {
+        let mut child = place.command("serve --takeover control").spawn().unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut line = || {
+            let mut line = String::new();
+            stdout.read_line(&mut line).unwrap();
+            line
+        };
+        let first = line();
+        let pause = first.strip_prefix("taken over after ").and_then(|rest| rest.strip_suffix(" ms\n"));
+        let Some(pause) = pause.and_then(|pause| pause.parse().ok()) else {
+            let mut said = String::new();
+            child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+            panic!("{first:?} {said}")
+        };
+        for _ in 0..sockets {
+            assert!(line().starts_with("serving "));
+        }
+        (Self { place, child: Some(child), stdout }, pause)
+    }
+
+    /// What it said when it ended because another had taken over.
+    pub(crate) fn handed_over(mut self) {
+        let mut printed = String::new();
+        self.stdout.read_to_string(&mut printed).unwrap();
+        assert_eq!(printed, "handed over: another server goes on\n");
+        assert_eq!(self.wait(), (Some(0), String::new()));
+    }
+
+    /// Whether it still runs.
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child.as_mut().unwrap().try_wait().unwrap().is_none()
+    }
+
+    pub(crate) fn ctl(&self, arguments: &str) -> Ran {
         self.place.doorbell(&format!("ctl control {arguments}"))
     }
 

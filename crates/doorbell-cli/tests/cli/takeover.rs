@@ -1,0 +1,161 @@
+//! Servers that take one another's place while their clients work.
+
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+use crate::harness::{Place, Ran, data, place};
+use crate::serve::Server;
+
+const SERVER: &str =
+    "--socket a --socket b --control control --namespace ram:64M,block=4096 --namespace file:disk.img --queues 8";
+
+/// Another process that writes and checks, until it is told to end.
+fn bench(place: &Place, socket: &str, nsid: u32, depth: u32, jobs: u32) -> Child {
+    let bench = format!(
+        "bench vfio-user:{socket} -n {nsid} --rw randrw --bs 4k --iodepth {depth} --numjobs {jobs} --size 16M \
+         --runtime 1h --verify -o json"
+    );
+    place.command(&bench).stdout(Stdio::piped()).spawn().unwrap()
+}
+
+/// Ends a client, which says that nothing failed, nothing was lost.
+fn check(bench: Child) -> Value {
+    // It is to work on for a moment with whoever serves now.
+    std::thread::sleep(Duration::from_millis(200));
+    kill_process(Pid::from_child(&bench), Signal::INT).unwrap();
+    let result = Ran::of(bench.wait_with_output().unwrap()).json();
+    assert_eq!((&result["errors"], &result["verify"]["miscompares"]), (&0.into(), &0.into()), "{result}");
+    assert!(result["verify"]["checked_blocks"].as_u64().unwrap() > 0, "{result}");
+    result
+}
+
+#[expect(clippy::print_stderr, reason = "the pause is worth seeing, and no ground to fail")]
+fn replace_under_load(depth: u32, jobs: u32, times: usize) {
+    let place = place().with_disk("disk.img", 64 << 20);
+    let mut server = Server::start(&place, SERVER, 2);
+    let clients = [("a", 1), ("b", 2)].map(|(socket, nsid)| bench(&place, socket, nsid, depth, jobs));
+    let clients_of = |server: &Server<'_>| {
+        let statistics = server.ctl("statistics").json();
+        let controllers = statistics["controllers"].as_array().unwrap();
+        controllers.iter().map(|one| (one["clients"].clone(), one["connected"].clone())).collect::<Vec<_>>()
+    };
+    let connected = vec![(json!(1), json!(true)); 2];
+    while clients_of(&server) != connected {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let mut pauses = Vec::new();
+    for _ in 0..times {
+        let (next, pause) = Server::take_over(&place, 2);
+        std::mem::replace(&mut server, next).handed_over();
+        assert_eq!(clients_of(&server), connected, "the same clients, and no other session");
+        pauses.push(pause);
+    }
+    for client in clients {
+        check(client);
+    }
+    pauses.sort_by(f64::total_cmp);
+    eprintln!(
+        "depth {depth}: nobody served for {:.2} ms (median), {:.2} ms at most",
+        pauses[times / 2],
+        pauses[times - 1]
+    );
+}
+
+/// How often, unless the environment says so.
+fn times() -> usize {
+    std::env::var("DOORBELL_TAKEOVERS").ok().and_then(|times| times.parse().ok()).unwrap_or(20)
+}
+
+#[test]
+fn clients_at_depth_1_notice_nothing() {
+    replace_under_load(1, 1, times());
+}
+
+#[test]
+fn clients_with_four_queues_at_depth_32_notice_nothing() {
+    replace_under_load(32, 4, times());
+}
+
+#[test]
+fn what_is_kept_crosses() {
+    let place = place().with_disk("disk.img", 1 << 20);
+    place.write("plan.json", br#"{"rules":[{"when":{"command":{"opcode":2,"skip":1000}},"then":"drop"}]}"#);
+    place.write("data", &data(64 << 10));
+    let old = Server::start(&place, "--socket a --control control --namespace ram:1M --namespace file:disk.img", 1);
+    place.doorbell("write vfio-user:a -n 1 -s 8 -c 127 -z 64k -d data").text();
+    old.ctl("add null:1G,block=4096 -n 9").text();
+    old.ctl("resize 1 2M").text();
+    old.ctl("faults plan.json").text();
+    let before = old.ctl("statistics").json();
+    let (new, _) = Server::take_over(&place, 1);
+    old.handed_over();
+    let after = new.ctl("statistics").json();
+    assert_eq!(before["namespaces"], after["namespaces"]);
+    assert_eq!(before["controllers"][0]["clients"], after["controllers"][0]["clients"]);
+    assert_eq!(place.doorbell("read vfio-user:a -n 1 -s 8 -c 127 -z 64k").bytes(), data(64 << 10));
+    // The file is still locked, and is free again once it is let go.
+    let said = place.doorbell("serve --socket c --namespace file:disk.img").complaint();
+    assert!(said.contains("another server uses this file"), "{said}");
+    new.ctl("remove 2").text();
+    assert_eq!(new.ctl("add file:disk.img").text(), "2\n");
+    // It ends as any other does, and takes its sockets with it.
+    new.signal(Signal::TERM);
+    assert_eq!(new.wait(), (Some(0), String::new()));
+    assert!(!place.has("a") && !place.has("control"));
+}
+
+#[test]
+fn what_cannot_cross_stays() {
+    let place = place();
+    let inner = Server::start(&place, "--socket in --namespace ram:1M", 1);
+    let old = Server::start(&place, "--socket a --control control --namespace device:vfio-user:in:1", 1);
+    let said = place.doorbell("serve --takeover control").complaint();
+    assert_eq!(said, "namespace 1 keeps its blocks where no other process can have them");
+    old.ctl("statistics").json();
+    for arguments in ["--takeover control --socket b", "--takeover control --namespace ram:1M"] {
+        place.doorbell(&format!("serve {arguments}")).usage();
+    }
+    assert_eq!(place.doorbell("serve --takeover none").complaint(), "none: No such file or directory (os error 2)");
+    drop((old, inner));
+}
+
+/// Whoever is killed, and when: the other serves, and the client goes on.
+#[test]
+fn a_server_killed_while_it_is_replaced_leaves_the_other() {
+    let killed = |which: &str, step: &str| {
+        let place = place().with_disk("disk.img", 64 << 20);
+        let with = |mut command: std::process::Command, whose: &str| {
+            if which == whose {
+                command.env("DOORBELL_TAKEOVER_KILLED_AT", step);
+            }
+            command
+        };
+        let mut old = Server::of(&place, with(place.command(&format!("serve {SERVER}")), "old"), 2);
+        let client = bench(&place, "a", 1, 8, 2);
+        while old.ctl("statistics").json()["controllers"][0]["submission_queues"] != json!(2) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        if which == "new" {
+            let ran = Ran::of(with(place.command("serve --takeover control"), "new").output().unwrap());
+            assert_eq!((ran.status, ran.stdout.len()), (None, 0), "{step}: {}", ran.stderr);
+            old.ctl("statistics").json();
+            assert!(old.is_running(), "{step}");
+            check(client);
+        } else {
+            let (new, _) = Server::take_over(&place, 2);
+            let (status, _) = old.wait();
+            assert_eq!(status, None, "{step}: it was killed");
+            new.ctl("statistics").json();
+            check(client);
+        }
+    };
+    for step in ["received", "ready"] {
+        killed("new", step);
+    }
+    for step in ["sent", "answered"] {
+        killed("old", step);
+    }
+}
