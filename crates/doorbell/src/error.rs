@@ -92,7 +92,7 @@ pub enum RequestError {
         limit: u16,
     },
     /// An exclusive queue is full, its controller is being reset, or a command of the process before still changes the
-    /// blocks: look for completions, and try again.
+    /// blocks: look for completions, and try again. Or guest memory is to be registered while the driver is saved.
     #[error("the queue takes no command now")]
     WouldWait,
     /// The device cannot reach the memory, and an exclusive queue has no bounce buffers. Register the memory, or align it.

@@ -70,7 +70,7 @@ impl Core {
     pub(crate) fn register(self: &Arc<Self>, memory: &GuestMemory) -> Result<GuestMemory, RequestError> {
         self.check_running()?;
         if self.is_held_still() {
-            return Err(RequestError::HandedOver);
+            return Err(RequestError::WouldWait);
         }
         // Guest addresses keep their place within the controller's pages, so that pages stay pages; 2 MiB keeps huge
         // pages too.

@@ -164,6 +164,27 @@ fn h2_what_was_in_flight_ends_there_and_nowhere_else() {
 }
 
 #[test]
+fn h2_an_admin_command_that_is_never_answered_is_noticed_there() {
+    let bench = Bench::new();
+    let w = Watched::new(&bench, ControllerConfig::default());
+    let stuck =
+        FaultPlan::on(CommandMatch { count: Some(1), ..CommandMatch::admin(AdminOpcode::IDENTIFY.0) }, Fault::Drop);
+    w.spy.device().with_controller(|controller| controller.set_faults(stuck));
+    let mut list = pin!(w.driver.namespaces());
+    assert!(bench.run(poll_once(&mut list)).is_none());
+    bench.world.settle();
+    let mut restored = hand_over(&bench, &w.driver, options(&bench, &w.spy));
+    let command = restored.commands.pop().expect("one command");
+    assert_eq!((command.queue(), restored.commands.len()), (0, 0));
+    let begun = bench.world.now();
+    assert!(bench.run(command).completion.is_err());
+    assert_eq!((bench.world.now() - begun).as_secs(), 60);
+    let namespace = namespace(&bench, &restored.driver);
+    bench.run(namespace.flush(0)).expect("flushed");
+    assert_eq!(restored.driver.inspect().controller.resets, 1);
+}
+
+#[test]
 fn h2_results_that_had_come_cross_over_too() {
     let bench = Bench::new();
     let w = Watched::new(&bench, ControllerConfig::default());
@@ -332,6 +353,17 @@ fn h3_a_result_that_is_claimed_while_it_is_held_still_is_not_lost() {
     let error = bench.run(failed).expect_err("the status");
     assert_eq!(error.status(), Some(Status::UNRECOVERED_READ_ERROR));
     assert_eq!(w.slots_taken(), 0);
+}
+
+#[test]
+fn h3_memory_that_is_registered_meanwhile_is_to_be_tried_again() {
+    let bench = Bench::new();
+    let w = Watched::new(&bench, ControllerConfig::default());
+    let saved = w.driver.save().expect("saved");
+    let refused = w.driver.register_memory(&w.memory);
+    assert!(matches!(refused, Err(RequestError::WouldWait)), "{refused:?}");
+    drop(saved);
+    w.driver.register_memory(&w.memory).expect("registered");
 }
 
 #[test]

@@ -16,7 +16,7 @@ use super::failure::Failure;
 use crate::error::{DeviceFailed, RequestError};
 use crate::memory::Layout;
 use crate::queue::pooled::{self, Data};
-use crate::queue::{Notes, QueuePair};
+use crate::queue::{Notes, QueuePair, Token};
 use crate::runtime::{Runtime, timeout};
 
 /// The admin queue and what waits on it.
@@ -43,23 +43,32 @@ impl Admin {
     ) -> Result<Completion, RequestError> {
         match self.exchange(check, command, data, Some(self.limit)).await? {
             Some(completion) => Ok(completion),
-            None => {
-                let state = self.queue.inspect();
-                let queue = format!(
-                    "head {}, phase {}, {} submitted, {} completed, {} interrupts seen",
-                    state.cq_head,
-                    u8::from(state.phase),
-                    state.counters.submitted,
-                    state.counters.completed,
-                    state.counters.interrupts
-                );
-                let failed =
-                    DeviceFailed::AdminTimeout { opcode: command.cdw0.opcode(), seconds: self.limit.as_secs(), queue };
-                tracing::error!(%failed, "giving the device up");
-                self.failure.failed(failed.clone());
-                Err(RequestError::Failed(failed))
-            }
+            None => Err(self.stuck(command.cdw0.opcode())),
         }
+    }
+
+    /// Sees that a command of the process before is answered in time, which begins now.
+    pub(crate) async fn expect(&self, opcode: u8, token: Token, sequence: u64) {
+        if timeout(&*self.runtime, Some(self.limit), self.queue.wait_for(token, sequence)).await.is_none() {
+            self.stuck(opcode);
+        }
+    }
+
+    /// A command was not answered in time: the device is given up, or reset.
+    fn stuck(&self, opcode: u8) -> RequestError {
+        let state = self.queue.inspect();
+        let queue = format!(
+            "head {}, phase {}, {} submitted, {} completed, {} interrupts seen",
+            state.cq_head,
+            u8::from(state.phase),
+            state.counters.submitted,
+            state.counters.completed,
+            state.counters.interrupts
+        );
+        let failed = DeviceFailed::AdminTimeout { opcode, seconds: self.limit.as_secs(), queue };
+        tracing::error!(%failed, "giving the device up");
+        self.failure.failed(failed.clone());
+        RequestError::Failed(failed)
     }
 
     /// As [`command`](Self::command), for commands that may take as long as they like.

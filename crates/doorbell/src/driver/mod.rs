@@ -183,7 +183,7 @@ impl NvmeDriver {
     /// done.
     ///
     /// # Errors
-    /// If the device cannot be given that memory.
+    /// If the device cannot be given that memory; [`RequestError::WouldWait`] while the driver is saved.
     pub fn register_memory(&self, memory: &GuestMemory) -> Result<GuestMemory, RequestError> {
         self.core.register(memory)
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use doorbell_device::{DeviceError, DmaMemory};
+use nvme_spec::AdminOpcode;
 use nvme_spec::feature::FeatureId;
 use nvme_spec::identify::{IdentifyController, IdentifyControllerNvm};
 use zerocopy::FromBytes;
@@ -236,6 +237,7 @@ impl Restoring {
             if Core::is_event_request(0, adopted.command.cdw0.opcode()) && !adopted.orphaned {
                 requests.push(adopted.token);
             } else if !adopted.orphaned {
+                self.expect(core, &adopted);
                 commands.push(InheritedCommand::new(core, &core.admin.queue, adopted));
             }
         }
@@ -246,6 +248,17 @@ impl Restoring {
         core.queues().iter().for_each(|queue| while queue.drain() != 0 {});
         tracing::info!(commands = commands.len(), "took a controller over");
         Ok(Restored { driver, commands, guest_memory })
+    }
+
+    /// Whoever sent it kept its time; now nobody else does. Format NVM takes as long as it takes.
+    fn expect(&self, core: &Arc<Core>, adopted: &Adopted) {
+        let opcode = adopted.command.cdw0.opcode();
+        if opcode == AdminOpcode::FORMAT_NVM.0 {
+            return;
+        }
+        let (token, sequence, admin) = (adopted.token, adopted.sequence, core.clone());
+        let task = async move { admin.admin.expect(opcode, token, sequence).await };
+        core.options.runtime.spawn("inherited admin command", Box::pin(task));
     }
 
     fn go_on_with_events(&self, core: &Arc<Core>, requests: Vec<Token>) {

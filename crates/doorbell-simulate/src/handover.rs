@@ -1,0 +1,176 @@
+//! A driver that is saved: held still for a while, and then it goes on, or another one of the same process does (rules H1 to
+//! H8 of the contract).
+
+use std::collections::BTreeMap;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use doorbell::{ErrorClass, InheritedCommand, InheritedResult, RequestError, Restored, Saved};
+use nvme_spec::Status;
+
+use crate::model::Tick;
+use crate::operation::{self, Crossed, Operation, What};
+use crate::run::{Check, Run, failure};
+
+/// A driver that is held still.
+pub(crate) struct Held {
+    saved: Saved,
+    /// After so many more steps it is decided what becomes of it.
+    steps: u8,
+    /// Another driver is to have the controller.
+    give: bool,
+}
+
+impl Run {
+    /// Holds a host's driver still.
+    pub(crate) fn save(&mut self, host: usize, steps: u8, give: bool) -> bool {
+        let host = host % self.hosts.len();
+        let host = &mut self.hosts[host];
+        let Some(driver) = &host.driver else { return false };
+        match driver.save() {
+            Ok(saved) => {
+                host.held = Some(Held { saved, steps, give });
+                true
+            }
+            Err(not_yet) => {
+                self.tally.outcome(&format!("save: {not_yet}"));
+                false
+            }
+        }
+    }
+
+    /// A step has been made: those that were held still long enough are not any more.
+    pub(crate) fn count_down(&mut self) -> Check {
+        for index in 0..self.hosts.len() {
+            match &mut self.hosts[index].held {
+                Some(held) if held.steps > 0 => held.steps -= 1,
+                Some(_) => self.decide(index)?,
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing is held still any more; whether something was.
+    pub(crate) fn decide_all(&mut self) -> Check<bool> {
+        let held: Vec<usize> = (0..self.hosts.len()).filter(|host| self.hosts[*host].held.is_some()).collect();
+        for index in &held {
+            self.decide(*index)?;
+        }
+        Ok(!held.is_empty())
+    }
+
+    fn decide(&mut self, index: usize) -> Check {
+        let Some(Held { saved, give, .. }) = self.hosts[index].held.take() else { return Ok(()) };
+        if !give {
+            self.tally.outcome("save: gone on with");
+            return Ok(());
+        }
+        let options = self.hosts[index].options(&self.world, &self.setup, index);
+        let restored =
+            pin!(options.restore(saved.state(), saved.memory().to_vec())).poll(&mut Context::from_waker(Waker::noop()));
+        match restored {
+            Poll::Ready(Ok(restored)) => {
+                saved.hand_over();
+                self.tally.outcome("save: handed over");
+                self.go_on_with(index, restored);
+                Ok(())
+            }
+            Poll::Ready(Err(error)) => {
+                self.tally.outcome("save: not restored");
+                if self.hosts[index].blame.disturbed {
+                    return Ok(());
+                }
+                failure("restore", format!("host {index}: the controller is not gone on with: {error}"))
+            }
+            Poll::Pending => failure("restore", "a driver waits before it goes on with a controller"),
+        }
+    }
+
+    fn go_on_with(&mut self, index: usize, restored: Restored) {
+        let host = &mut self.hosts[index];
+        let old = host.driver.take();
+        host.blame.handed_over = true;
+        host.namespaces.iter_mut().for_each(|namespace| *namespace = None);
+        host.registered = restored.guest_memory.into_iter().next();
+        host.leaving = false;
+        host.driver = Some(Arc::new(restored.driver));
+        if let Some(old) = old {
+            self.count(&old);
+        }
+        let of_host = self.operations.iter().filter(|operation| operation.host == index);
+        let mut crossing: BTreeMap<Tick, Crossed> = of_host.filter_map(Operation::crossed).collect();
+        for command in restored.commands {
+            // Nobody asks what became of some.
+            if self.rng.one_in(3) {
+                continue;
+            }
+            let crossed = crossing.remove(&command.tag()).filter(|crossed| crossed.is(&command));
+            let start = crossed.as_ref().map(|crossed| crossed.start);
+            let (disk, what) = (crossed.as_ref().map_or(0, |crossed| crossed.disk), What::Claimed(crossed));
+            let id = self.start(index, disk, what, operation::claim(command), Vec::new(), None);
+            if let Some(operation) = self.operations.iter_mut().find(|operation| operation.id == id) {
+                operation.start = start.unwrap_or(operation.start);
+            }
+        }
+    }
+
+    /// The old driver knows nothing more of it. It may take effect until all has ended.
+    pub(crate) fn crossed_over(&mut self, operation: Operation) -> Check {
+        self.tally.outcome(&format!("{}: handed over", operation.what.name()));
+        self.hosts[operation.host].quarantine.extend(operation.pages);
+        if self.hosts[operation.host].blame.handed_over {
+            return Ok(());
+        }
+        failure("error", "a command ended as handed over, and nothing was")
+    }
+
+    /// What was in flight then has ended, and its new owner hears of it.
+    pub(crate) fn claimed(&mut self, host: usize, crossed: Option<Crossed>, result: InheritedResult) -> Check {
+        let outcome = match (&result.completion, &crossed) {
+            (Ok(_), Some(_)) => "done",
+            (Ok(_), None) => "done, of what is not known",
+            (Err(_), _) => "failed",
+        };
+        self.tally.outcome(&format!("claimed: {outcome}"));
+        match (result.completion, crossed) {
+            // Nobody knows what it was to compare.
+            (Err(error), None) if differs(&error) => Ok(()),
+            (Err(error), _) if !self.hosts[host].permits(&error) => failure(
+                "error",
+                format!(
+                    "host {host}: a command that was handed over failed with `{error}`, for which there is no reason"
+                ),
+            ),
+            (Err(_), _) | (Ok(_), None) => Ok(()),
+            (Ok(_), Some(crossed)) if crossed.writes => {
+                let now = self.tick();
+                for lba in crossed.lba..crossed.lba + crossed.blocks {
+                    self.disks[crossed.disk].model.write_ends(crossed.id, lba, true, crossed.fua, now);
+                }
+                Ok(())
+            }
+            (Ok(_), Some(crossed)) => {
+                let data = match (result.data, result.buffer) {
+                    (Some(data), _) => data,
+                    (None, Some(buffer)) => buffer.to_vec(),
+                    (None, None) => self.guest_data(host, crossed.blocks, &crossed.pages)?,
+                };
+                self.was_read(host, crossed.disk, crossed.lba, crossed.blocks, crossed.start, &data)
+            }
+        }
+    }
+}
+
+fn differs(error: &RequestError) -> bool {
+    let halves = [Status::ABORTED_MISSING_FUSED, Status::ABORTED_FAILED_FUSED];
+    error.class() == ErrorClass::Miscompare || error.status().is_some_and(|status| halves.contains(&status))
+}
+
+impl Crossed {
+    /// Whether this command is all of the operation.
+    fn is(&self, command: &InheritedCommand) -> bool {
+        command.blocks() == Some((self.lba, self.blocks as u32))
+    }
+}
