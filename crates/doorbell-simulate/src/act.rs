@@ -2,28 +2,30 @@
 
 use std::time::Duration;
 
+use doorbell::RequestError;
+
 use crate::fault::{Kind, Place};
 use crate::model::{ZEROES, fill};
 use crate::operation::{self, Operation, Running, Target, What};
 use crate::run::{Check, Run, failure};
-use crate::scenario::{Action, At, Path, Step};
+use crate::scenario::{Action, At, Dropped, Path, Step};
 
 impl Run {
     pub(crate) fn act(&mut self, step: &Step) -> Check {
         let name = step.action.name();
-        let polls = step.polls;
+        let dropped = step.dropped;
         let done = match step.action {
-            Action::Read(at, path) => self.read(at, path, polls)?,
-            Action::Write(at, path, fua) => self.write(at, path, fua, polls)?,
+            Action::Read(at, path) => self.read(at, path, dropped)?,
+            Action::Write(at, path, fua) => self.write(at, path, fua, dropped)?,
             Action::Zeroes(at, deallocate, fua) => {
-                self.erase(at, fua, polls, |target| operation::zeroes(target, deallocate, fua))?
+                self.erase(at, fua, dropped, |target| operation::zeroes(target, deallocate, fua))?
             }
-            Action::Deallocate(at) => self.erase(at, false, polls, operation::deallocate)?,
-            Action::Compare(at, same) => self.compare(at, same, polls)?,
-            Action::CompareAndWrite(at, same) => self.compare_and_write(at, same, polls)?,
-            Action::Copy(at, to) => self.copy(at, to, polls)?,
-            Action::Verify(at) => self.simple(at, What::Verify, polls, operation::verify)?,
-            Action::Flush(at) => self.simple(at, What::Flush, polls, operation::flush)?,
+            Action::Deallocate(at) => self.erase(at, false, dropped, operation::deallocate)?,
+            Action::Compare(at, same) => self.compare(at, same, dropped)?,
+            Action::CompareAndWrite(at, same) => self.compare_and_write(at, same, dropped)?,
+            Action::Copy(at, to) => self.copy(at, to, dropped)?,
+            Action::Verify(at) => self.simple(at, What::Verify, dropped, operation::verify)?,
+            Action::Flush(at) => self.simple(at, What::Flush, dropped, operation::flush)?,
             Action::Cancel(which) => self.cancel_one(which.into()),
             Action::Sleep(microseconds) => self.sleep(Duration::from_micros(microseconds.into())).map(|()| true)?,
             Action::Quiesce => self.quiesce().map(|()| true)?,
@@ -45,6 +47,7 @@ impl Run {
             Action::Replace(namespace, reset) => self.replace(namespace.into(), reset)?,
             Action::Remove(namespace, reset) => self.remove(namespace.into(), reset)?,
             Action::Inspect(host) => self.inspect(host.into()),
+            Action::Save(host, steps, give) => self.save(host.into(), steps, give),
         };
         if done {
             self.tally.action(name);
@@ -75,7 +78,7 @@ impl Run {
         vec![0xa5; blocks as usize * self.setup.block_size as usize]
     }
 
-    fn read(&mut self, at: At, path: Path, polls: Option<u8>) -> Check<bool> {
+    fn read(&mut self, at: At, path: Path, dropped: Option<Dropped>) -> Check<bool> {
         let Some((host, disk, target)) = self.target(at)? else { return Ok(false) };
         let what = What::Read { lba: target.lba, blocks: target.blocks.into() };
         let data = self.junk(target.blocks);
@@ -94,11 +97,11 @@ impl Run {
                 None => return Ok(false),
             },
         };
-        self.start(host, disk, what, future, pages, polls);
+        self.start(host, disk, what, future, pages, dropped);
         Ok(true)
     }
 
-    fn write(&mut self, at: At, path: Path, fua: bool, polls: Option<u8>) -> Check<bool> {
+    fn write(&mut self, at: At, path: Path, fua: bool, dropped: Option<Dropped>) -> Check<bool> {
         let Some((host, disk, target)) = self.target(at)? else { return Ok(false) };
         if self.is_copied(disk, &target) {
             return Ok(false);
@@ -129,7 +132,7 @@ impl Run {
             &stamps,
             future,
             pages,
-            polls,
+            dropped,
         );
         Ok(true)
     }
@@ -144,10 +147,10 @@ impl Run {
         stamps: &[u64],
         future: Running,
         pages: Vec<u64>,
-        polls: Option<u8>,
+        dropped: Option<Dropped>,
     ) {
         let oldest = self.oldest();
-        let id = self.start(host, disk, what, future, pages, polls);
+        let id = self.start(host, disk, what, future, pages, dropped);
         for (lba, stamp) in (lba..).zip(stamps) {
             self.disks[disk].model.write_begins(id, lba, *stamp, id, oldest);
         }
@@ -172,7 +175,13 @@ impl Run {
         Ok(Some((pages, memory)))
     }
 
-    fn erase(&mut self, at: At, fua: bool, polls: Option<u8>, future: impl FnOnce(Target) -> Running) -> Check<bool> {
+    fn erase(
+        &mut self,
+        at: At,
+        fua: bool,
+        dropped: Option<Dropped>,
+        future: impl FnOnce(Target) -> Running,
+    ) -> Check<bool> {
         let Some((host, disk, target)) = self.target(at)? else { return Ok(false) };
         if self.is_copied(disk, &target) {
             return Ok(false);
@@ -180,7 +189,7 @@ impl Run {
         let lba = target.lba;
         let stamps = vec![ZEROES; target.blocks as usize];
         let what = What::Write { lba, stamps: stamps.clone(), fua };
-        self.start_write(host, disk, what, lba, &stamps, future(target), Vec::new(), polls);
+        self.start_write(host, disk, what, lba, &stamps, future(target), Vec::new(), dropped);
         Ok(true)
     }
 
@@ -195,16 +204,16 @@ impl Run {
         blocks.map(|lba| model.contents(lba, now).last().copied().unwrap_or(ZEROES)).collect()
     }
 
-    fn compare(&mut self, at: At, same: bool, polls: Option<u8>) -> Check<bool> {
+    fn compare(&mut self, at: At, same: bool, dropped: Option<Dropped>) -> Check<bool> {
         let Some((host, disk, target)) = self.target(at)? else { return Ok(false) };
         let stamps = self.expected(disk, &target, same);
         let data = self.bytes(&stamps);
         let what = What::Compare { lba: target.lba, stamps };
-        self.start(host, disk, what, operation::compare(target, data), Vec::new(), polls);
+        self.start(host, disk, what, operation::compare(target, data), Vec::new(), dropped);
         Ok(true)
     }
 
-    fn compare_and_write(&mut self, at: At, same: bool, polls: Option<u8>) -> Check<bool> {
+    fn compare_and_write(&mut self, at: At, same: bool, dropped: Option<Dropped>) -> Check<bool> {
         let Some((host, disk, target)) = self.target(at)? else { return Ok(false) };
         if self.is_copied(disk, &target) {
             return Ok(false);
@@ -214,11 +223,11 @@ impl Run {
         let (lba, one, two) = (target.lba, self.bytes(&compared), self.bytes(&written));
         let what = What::CompareAndWrite { lba, compared, written: written.clone() };
         let future = operation::compare_and_write(target, one, two);
-        self.start_write(host, disk, what, lba, &written, future, Vec::new(), polls);
+        self.start_write(host, disk, what, lba, &written, future, Vec::new(), dropped);
         Ok(true)
     }
 
-    fn copy(&mut self, at: At, to: u16, polls: Option<u8>) -> Check<bool> {
+    fn copy(&mut self, at: At, to: u16, dropped: Option<Dropped>) -> Check<bool> {
         let Some((host, disk, target)) = self.target(at)? else { return Ok(false) };
         let blocks = u64::from(target.blocks);
         let from = target.lba;
@@ -242,7 +251,7 @@ impl Run {
         }
         let oldest = self.oldest();
         let what = What::Copy { to, blocks };
-        let id = self.start(host, disk, what, operation::copy(target, to), Vec::new(), polls);
+        let id = self.start(host, disk, what, operation::copy(target, to), Vec::new(), dropped);
         self.copied.push((id, disk, from, from + blocks));
         let model = &mut self.disks[disk].model;
         for offset in 0..blocks {
@@ -259,9 +268,15 @@ impl Run {
         self.copied.iter().any(|(_, of, from, to)| *of == disk && *from < end && first < *to)
     }
 
-    fn simple(&mut self, at: At, what: What, polls: Option<u8>, future: impl FnOnce(Target) -> Running) -> Check<bool> {
+    fn simple(
+        &mut self,
+        at: At,
+        what: What,
+        dropped: Option<Dropped>,
+        future: impl FnOnce(Target) -> Running,
+    ) -> Check<bool> {
         let Some((host, disk, target)) = self.target(at)? else { return Ok(false) };
-        self.start(host, disk, what, future(target), Vec::new(), polls);
+        self.start(host, disk, what, future(target), Vec::new(), dropped);
         Ok(true)
     }
 
@@ -351,6 +366,8 @@ impl Run {
         // What it was registered as before goes with the last command that uses it.
         match driver.register_memory(&host.memory) {
             Ok(memory) => host.registered = Some(memory),
+            // What is saved says which memory there is.
+            Err(RequestError::WouldWait) if host.held.is_some() => {}
             Err(error) if host.blame.mapping || host.permits(&error) => {}
             Err(error) => return failure("error", format!("guest memory cannot be registered: {error}")),
         }

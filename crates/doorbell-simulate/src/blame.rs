@@ -18,6 +18,8 @@ pub(crate) struct Blame {
     pub(crate) admin_fails: bool,
     pub(crate) removed: bool,
     pub(crate) resized: bool,
+    /// Another driver goes on.
+    pub(crate) handed_over: bool,
     /// How many commands have failed by now because of faults that each strike one of them.
     used: Vec<(Kind, usize)>,
 }
@@ -45,8 +47,8 @@ impl Blame {
     }
 
     pub(crate) fn is_any(&self) -> bool {
-        let Self { ended, disturbed, unregistered, mapping, admin_fails, removed, resized, .. } = *self;
-        ended || disturbed || unregistered || mapping || admin_fails || removed || resized
+        let Self { ended, disturbed, unregistered, mapping, admin_fails, removed, resized, handed_over, .. } = *self;
+        handed_over || ended || disturbed || unregistered || mapping || admin_fails || removed || resized
     }
 
     fn used(&mut self, kind: Kind) -> &mut usize {
@@ -63,13 +65,14 @@ impl Host {
     pub(crate) fn permits(&mut self, error: &RequestError) -> bool {
         let blame = &self.blame;
         match error {
+            RequestError::HandedOver => blame.handed_over,
             RequestError::Gone => blame.ended || blame.disturbed,
             RequestError::Nvme(error) => {
                 let status = error.status;
                 // What an identifier answers that names no namespace is not settled by the specification.
                 let absent = [Status::INVALID_NAMESPACE_OR_FORMAT, Status::INVALID_FIELD_IN_COMMAND];
                 let aborted = [Status::ABORT_REQUESTED, Status::ABORTED_SQ_DELETION];
-                blame.disturbed && aborted.contains(&status)
+                (blame.disturbed || blame.ended) && aborted.contains(&status)
                     || blame.removed && absent.contains(&status)
                     || blame.resized && status == Status::LBA_OUT_OF_RANGE
                     || self.struck_by(status)

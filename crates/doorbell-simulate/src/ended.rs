@@ -5,7 +5,7 @@ use std::sync::Arc;
 use doorbell::{DriverError, ErrorClass, NamespaceError, RequestError};
 use nvme_spec::Status;
 
-use crate::model::stamp_of;
+use crate::model::{Tick, stamp_of};
 use crate::operation::{Done, Operation, What};
 use crate::run::{Check, Run, failure};
 
@@ -14,6 +14,10 @@ impl Run {
     pub(crate) fn ended(&mut self, operation: Operation, done: Done) -> Check {
         match done {
             Done::Io(result, data) => self.io_ended(operation, result, data),
+            Done::Claimed(result) => match operation.what {
+                What::Claimed(crossed) => self.claimed(operation.host, crossed, *result),
+                _ => Ok(()),
+            },
             Done::Opened(result) => self.opened(operation.host, result),
             Done::Attached(result) => self.attached(&operation, result),
             Done::Ended => {
@@ -58,7 +62,10 @@ impl Run {
                         format!("namespace {namespace} is of no known identity: {:?}", handle.id()),
                     );
                 };
-                host.namespaces[namespace] = Some((Arc::new(handle), disk));
+                // One that was removed before another driver took over.
+                if !handle.is_removed() {
+                    host.namespaces[namespace] = Some((Arc::new(handle), disk));
+                }
                 Ok(())
             }
             Err(error) => {
@@ -86,12 +93,18 @@ impl Run {
     }
 
     fn io_ended(&mut self, operation: Operation, result: Result<(), RequestError>, data: Vec<u8>) -> Check {
+        if matches!(result, Err(RequestError::HandedOver)) {
+            return self.crossed_over(operation);
+        }
         let now = self.tick();
         let Operation { id, host, disk, what, start, pages, .. } = operation;
         let name = what.name();
         let data = match &result {
-            Ok(()) if !pages.is_empty() && matches!(what, What::Read { .. }) => self.guest_data(host, &what, &pages)?,
-            _ => data,
+            Ok(()) => match what {
+                What::Read { blocks, .. } if !pages.is_empty() => self.guest_data(host, blocks, &pages)?,
+                _ => data,
+            },
+            Err(_) => data,
         };
         self.hosts[host].free_pages.extend(pages);
         self.copied.retain(|(copy, ..)| *copy != id);
@@ -103,36 +116,11 @@ impl Run {
         self.tally.outcome(&format!("{name}: {outcome}"));
         self.note(crate::rng::mix(outcome.len() as u64));
 
-        let block_size = self.setup.block_size as usize;
         let model = &mut self.disks[disk].model;
         let acknowledged = result.is_ok();
         match &what {
             What::Read { lba, blocks } if acknowledged => {
-                for (lba, block) in (*lba..*lba + *blocks).zip(data.chunks_exact(block_size)) {
-                    let Some(stamp) = stamp_of(block) else {
-                        let words: Vec<u64> = block
-                            .chunks_exact(8)
-                            .map(|word| u64::from_le_bytes(word.try_into().unwrap_or_default()))
-                            .collect();
-                        return failure(
-                            "torn",
-                            format!(
-                                "host {host}, disk {disk}: a read gave a block {lba} that nobody wrote: {:x?}",
-                                &words[..8]
-                            ),
-                        );
-                    };
-                    if !model.may_be(lba, stamp, start) {
-                        return failure(
-                            "stale",
-                            format!(
-                                "host {host}, disk {disk}: operation {id}, a read of block {lba}, gave {stamp:#x}, from {start} to {now}; the model knows{}",
-                                model.told(lba)
-                            ),
-                        );
-                    }
-                    model.was_read(lba, stamp, start);
-                }
+                self.was_read(host, disk, *lba, *blocks, start, &data)?;
             }
             What::Write { lba, stamps, fua } => {
                 for lba in *lba..*lba + stamps.len() as u64 {
@@ -204,9 +192,40 @@ impl Run {
         }
     }
 
-    fn guest_data(&self, host: usize, what: &What, pages: &[u64]) -> Check<Vec<u8>> {
-        let What::Read { blocks, .. } = what else { return Ok(Vec::new()) };
-        let mut data = vec![0; *blocks as usize * self.setup.block_size as usize];
+    /// A read has returned this.
+    pub(crate) fn was_read(
+        &mut self,
+        host: usize,
+        disk: usize,
+        lba: u64,
+        blocks: u64,
+        start: Tick,
+        data: &[u8],
+    ) -> Check {
+        let now = self.tick();
+        let model = &mut self.disks[disk].model;
+        for (lba, block) in (lba..lba + blocks).zip(data.chunks_exact(self.setup.block_size as usize)) {
+            let Some(stamp) = stamp_of(block) else {
+                let text = format!(
+                    "host {host}, disk {disk}: a read gave a block {lba} that nobody wrote: {:x?}",
+                    &block[..64]
+                );
+                return failure("torn", text);
+            };
+            if !model.may_be(lba, stamp, start) {
+                let text = format!(
+                    "host {host}, disk {disk}: a read of block {lba} gave {stamp:#x}, from {start} to {now}; the model knows{}",
+                    model.told(lba)
+                );
+                return failure("stale", text);
+            }
+            model.was_read(lba, stamp, start);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn guest_data(&self, host: usize, blocks: u64, pages: &[u64]) -> Check<Vec<u8>> {
+        let mut data = vec![0; blocks as usize * self.setup.block_size as usize];
         for (page, data) in pages.iter().zip(data.chunks_mut(doorbell::PAGE_SIZE)) {
             let read = self.hosts[host].memory.read_at(page * doorbell::PAGE_SIZE as u64, data);
             read.or_else(|error| failure("setup", error.to_string()))?;

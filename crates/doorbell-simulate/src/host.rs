@@ -12,6 +12,7 @@ use doorbell_sim::World;
 
 use crate::blame::Blame;
 use crate::fault::{Kind, Planted};
+use crate::handover::Held;
 use crate::scenario::Setup;
 
 /// Pages of guest memory.
@@ -36,6 +37,7 @@ pub(crate) struct Host {
     /// A driver that was dropped may still be stopping the device.
     pub(crate) leaving: bool,
     pub(crate) blame: Blame,
+    pub(crate) held: Option<Held>,
 }
 
 impl Host {
@@ -60,6 +62,7 @@ impl Host {
             dead: false,
             leaving: false,
             blame: Blame::default(),
+            held: None,
         })
     }
 

@@ -8,6 +8,7 @@ mod act;
 mod blame;
 mod ended;
 mod fault;
+mod handover;
 mod host;
 mod model;
 mod operation;

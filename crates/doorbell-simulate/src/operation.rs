@@ -8,17 +8,19 @@ use std::task::Wake;
 use std::time::Duration;
 
 use doorbell::{
-    DmaBuffer, DriverError, DriverOptions, GuestMemory, LbaRange, Namespace, NamespaceError, NvmeDriver, PagedRange,
-    RequestError, ShutdownMode,
+    DmaBuffer, DriverError, DriverOptions, GuestMemory, InheritedCommand, InheritedResult, LbaRange, Namespace,
+    NamespaceError, NvmeDriver, PagedRange, RequestError, ShutdownMode,
 };
 
 use crate::model::Tick;
+use crate::scenario::Dropped;
 
 /// What came of an operation.
 pub(crate) enum Done {
     Io(Result<(), RequestError>, Vec<u8>),
     Opened(Result<NvmeDriver, DriverError>),
     Attached(Result<Namespace, NamespaceError>),
+    Claimed(Box<InheritedResult>),
     Ended,
 }
 
@@ -27,18 +29,52 @@ pub(crate) type Running = Pin<Box<dyn Future<Output = Done>>>;
 /// What an operation is, as far as it matters for what may come of it.
 #[derive(Debug)]
 pub(crate) enum What {
-    Read { lba: u64, blocks: u64 },
-    Write { lba: u64, stamps: Vec<u64>, fua: bool },
-    Compare { lba: u64, stamps: Vec<u64> },
-    CompareAndWrite { lba: u64, compared: Vec<u64>, written: Vec<u64> },
-    Copy { to: u64, blocks: u64 },
+    Read {
+        lba: u64,
+        blocks: u64,
+    },
+    Write {
+        lba: u64,
+        stamps: Vec<u64>,
+        fua: bool,
+    },
+    Compare {
+        lba: u64,
+        stamps: Vec<u64>,
+    },
+    CompareAndWrite {
+        lba: u64,
+        compared: Vec<u64>,
+        written: Vec<u64>,
+    },
+    Copy {
+        to: u64,
+        blocks: u64,
+    },
     Flush,
     Verify,
     Open,
-    Attach { namespace: usize },
+    Attach {
+        namespace: usize,
+    },
     Reset,
     Unregister,
     Shutdown,
+    /// What another driver sent.
+    Claimed(Option<Crossed>),
+}
+
+/// An operation whose command another driver goes on with.
+#[derive(Debug)]
+pub(crate) struct Crossed {
+    pub(crate) id: u64,
+    pub(crate) disk: usize,
+    pub(crate) start: Tick,
+    pub(crate) lba: u64,
+    pub(crate) blocks: u64,
+    pub(crate) writes: bool,
+    pub(crate) fua: bool,
+    pub(crate) pages: Vec<u64>,
 }
 
 impl What {
@@ -56,11 +92,15 @@ impl What {
             Self::Reset => "reset",
             Self::Unregister => "unregister",
             Self::Shutdown => "shutdown",
+            Self::Claimed(_) => "claimed",
         }
     }
 
     pub(crate) fn is_io(&self) -> bool {
-        !matches!(self, Self::Open | Self::Attach { .. } | Self::Reset | Self::Unregister | Self::Shutdown)
+        !matches!(
+            self,
+            Self::Open | Self::Attach { .. } | Self::Reset | Self::Unregister | Self::Shutdown | Self::Claimed(_)
+        )
     }
 }
 
@@ -74,9 +114,22 @@ pub(crate) struct Operation {
     pub(crate) deadline: Duration,
     pub(crate) future: Running,
     pub(crate) woken: Arc<Flag>,
-    pub(crate) polls_left: Option<u8>,
+    pub(crate) dropped: Option<Dropped>,
     /// Guest pages, which come back when it ends.
     pub(crate) pages: Vec<u64>,
+}
+
+impl Operation {
+    /// What its command is known by, and what there is to know of it, if another driver goes on with it.
+    pub(crate) fn crossed(&self) -> Option<(u64, Crossed)> {
+        let (lba, blocks, writes, fua) = match &self.what {
+            What::Read { lba, blocks } => (*lba, *blocks, false, false),
+            What::Write { lba, stamps, fua } => (*lba, stamps.len() as u64, true, *fua),
+            _ => return None,
+        };
+        let Self { id, disk, start, ref pages, .. } = *self;
+        Some((id, Crossed { id, disk, start, lba, blocks, writes, fua, pages: pages.clone() }))
+    }
 }
 
 /// A waker that remembers that it was woken.
@@ -108,19 +161,21 @@ pub(crate) struct Target {
     pub(crate) cpu: u32,
     pub(crate) lba: u64,
     pub(crate) blocks: u32,
+    /// Its commands are marked with this.
+    pub(crate) tag: u64,
 }
 
 pub(crate) fn read_guest(t: Target, memory: GuestMemory, pages: Vec<u64>, len: usize) -> Running {
     Box::pin(async move {
         let Some(range) = PagedRange::new(0, len, &pages) else { return Done::Ended };
-        Done::Io(t.namespace.read(t.cpu, t.lba, t.blocks, &memory, range).await, Vec::new())
+        Done::Io(t.namespace.read(t.cpu, t.lba, t.blocks, &memory, range).tag(t.tag).await, Vec::new())
     })
 }
 
 pub(crate) fn write_guest(t: Target, fua: bool, memory: GuestMemory, pages: Vec<u64>, len: usize) -> Running {
     Box::pin(async move {
         let Some(range) = PagedRange::new(0, len, &pages) else { return Done::Ended };
-        Done::Io(t.namespace.write(t.cpu, t.lba, t.blocks, fua, &memory, range).await, Vec::new())
+        Done::Io(t.namespace.write(t.cpu, t.lba, t.blocks, fua, &memory, range).tag(t.tag).await, Vec::new())
     })
 }
 
@@ -134,13 +189,15 @@ pub(crate) fn write_slice(t: Target, fua: bool, data: Vec<u8>) -> Running {
 
 pub(crate) fn read_buffer(t: Target, buffer: DmaBuffer) -> Running {
     Box::pin(async move {
-        let (buffer, result) = t.namespace.read_buffer(t.cpu, t.lba, t.blocks, buffer).await;
+        let (buffer, result) = t.namespace.read_buffer(t.cpu, t.lba, t.blocks, buffer).tag(t.tag).await;
         Done::Io(result, buffer.to_vec())
     })
 }
 
 pub(crate) fn write_buffer(t: Target, fua: bool, buffer: DmaBuffer) -> Running {
-    Box::pin(async move { Done::Io(t.namespace.write_buffer(t.cpu, t.lba, t.blocks, fua, buffer).await.1, Vec::new()) })
+    Box::pin(async move {
+        Done::Io(t.namespace.write_buffer(t.cpu, t.lba, t.blocks, fua, buffer).tag(t.tag).await.1, Vec::new())
+    })
 }
 
 pub(crate) fn zeroes(t: Target, deallocate: bool, fua: bool) -> Running {
@@ -187,6 +244,10 @@ pub(crate) fn open(options: DriverOptions) -> Running {
 
 pub(crate) fn attach(driver: Arc<NvmeDriver>, nsid: u32) -> Running {
     Box::pin(async move { Done::Attached(driver.namespace(nsid).await) })
+}
+
+pub(crate) fn claim(command: InheritedCommand) -> Running {
+    Box::pin(async move { Done::Claimed(Box::new(command.await)) })
 }
 
 pub(crate) fn reset(driver: Arc<NvmeDriver>) -> Running {

@@ -15,6 +15,7 @@ const LEFT: Duration = Duration::from_secs(300);
 impl Run {
     /// Goes on until all operations have ended and no dropped command is left on any device.
     pub(crate) fn quiesce(&mut self) -> Check {
+        self.decide_all()?;
         while !self.operations.is_empty() {
             self.go_on()?;
         }
@@ -109,7 +110,7 @@ impl Run {
         let resets = driver.inspect().controller.resets;
         let failed = self.failed;
         for cpu in 0..self.setup.cpus {
-            let target = operation::Target { namespace: namespace.clone(), cpu, lba: 0, blocks: 1 };
+            let target = operation::Target { namespace: namespace.clone(), cpu, lba: 0, blocks: 1, tag: 0 };
             let data = vec![0; self.setup.block_size as usize];
             let what = What::Read { lba: 0, blocks: 1 };
             let id = self.start(index, disk, what, operation::read_slice(target, data), Vec::new(), None);
@@ -144,7 +145,7 @@ impl Run {
         self.quiesce()?;
         let deadline = self.world.now() + LEFT;
         self.hosts[index].leaving = false;
-        while !self.hosts[index].ledger.live_ranges().is_empty() {
+        while self.hosts[index].driver.is_none() && !self.hosts[index].ledger.live_ranges().is_empty() {
             if self.world.now() > deadline {
                 let live = self.hosts[index].ledger.live_ranges();
                 return failure(

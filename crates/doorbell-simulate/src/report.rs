@@ -75,4 +75,7 @@ const OUTCOMES: &[&str] = &[
     "open: done",
     "open: failed",
     "attach: failed",
+    "save: handed over",
+    "save: gone on with",
+    "claimed: done",
 ];

@@ -13,7 +13,7 @@ use crate::host::Host;
 use crate::model::{Model, Tick};
 use crate::operation::{self, Flag, Operation, Running, What};
 use crate::rng::{Rng, mix};
-use crate::scenario::{At, Scenario, Setup, Step};
+use crate::scenario::{At, Dropped, Scenario, Setup, Step};
 use crate::storage::Disk;
 use crate::tally::Tally;
 
@@ -163,6 +163,7 @@ impl Run {
         }
         self.tick();
         self.note(number as u64);
+        self.count_down()?;
         self.act(step)?;
         for _ in 0..step.turns {
             self.turn()?;
@@ -181,7 +182,7 @@ impl Run {
         what: What,
         future: Running,
         pages: Vec<u64>,
-        polls_left: Option<u8>,
+        dropped: Option<Dropped>,
     ) -> u64 {
         let start = self.tick();
         let deadline = self.world.now() + BOUND;
@@ -198,7 +199,7 @@ impl Run {
             deadline,
             future,
             woken: Flag::new(),
-            polls_left,
+            dropped,
             pages,
         });
         id
@@ -214,16 +215,20 @@ impl Run {
                 continue;
             }
             any = true;
-            if operation.polls_left == Some(0) {
+            if operation.dropped == Some(Dropped::Woken(0)) {
                 self.cancel(at);
                 continue;
             }
             let waker = Waker::from(operation.woken.clone());
             match operation.future.as_mut().poll(&mut Context::from_waker(&waker)) {
-                Poll::Pending => {
-                    operation.polls_left = operation.polls_left.map(|polls| polls - 1);
-                    at += 1;
-                }
+                Poll::Pending => match &mut operation.dropped {
+                    Some(Dropped::After(1)) => self.cancel(at),
+                    Some(Dropped::After(polls) | Dropped::Woken(polls)) => {
+                        *polls -= 1;
+                        at += 1;
+                    }
+                    None => at += 1,
+                },
                 Poll::Ready(done) => {
                     let operation = self.operations.swap_remove(at);
                     self.note(operation.id);
@@ -248,7 +253,7 @@ impl Run {
 
     /// As [`turn`](Self::turn), and lets time pass if there is nothing to do.
     pub(crate) fn go_on(&mut self) -> Check {
-        if self.turn()? {
+        if self.turn()? || self.decide_all()? {
             return Ok(());
         }
         let Some(next) = self.next_time() else {
@@ -330,6 +335,10 @@ impl Run {
         if self.hosts[index].leaving {
             self.wait_until_left(index)?;
         }
+        // One that was held still may have gone on meanwhile, in another driver.
+        if let Some(driver) = &self.hosts[index].driver {
+            return Ok(Some(driver.clone()));
+        }
         let host = &mut self.hosts[index];
         if host.dead {
             for kind in host.struck() {
@@ -386,6 +395,6 @@ impl Run {
         let blocks = u32::from(at.blocks).min(most).min(self.disks[disk].blocks as u32);
         let lba = u64::from(at.lba) % (self.disks[disk].blocks - u64::from(blocks) + 1);
         let cpu = u32::from(at.cpu) % self.setup.cpus;
-        Ok(Some((host, disk, operation::Target { namespace: handle, cpu, lba, blocks })))
+        Ok(Some((host, disk, operation::Target { namespace: handle, cpu, lba, blocks, tag: self.now + 1 })))
     }
 }

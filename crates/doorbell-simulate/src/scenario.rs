@@ -92,6 +92,8 @@ pub(crate) enum Action {
     /// The same; or what was removed comes back.
     Remove(u8, bool),
     Inspect(u8),
+    /// Held still for so many steps; then another driver goes on, or the same.
+    Save(u8, u8, bool),
 }
 
 /// An action, and how much of the rest of the world runs after it.
@@ -99,8 +101,17 @@ pub(crate) enum Action {
 pub(crate) struct Step {
     pub(crate) action: Action,
     pub(crate) turns: u8,
-    /// After so many polls, the operation's future is dropped.
-    pub(crate) polls: Option<u8>,
+    /// The operation's future is dropped.
+    pub(crate) dropped: Option<Dropped>,
+}
+
+/// When a future is dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Dropped {
+    /// As soon as it has been polled so often.
+    After(u8),
+    /// After so many polls, as soon as it is woken.
+    Woken(u8),
 }
 
 /// A setup and what happens then.
@@ -174,8 +185,10 @@ impl At {
 impl Step {
     fn draw(rng: &mut Rng, setup: &Setup) -> Self {
         let action = if rng.one_in(setup.trouble) { Action::trouble(rng) } else { Action::io(rng) };
-        let polls = rng.one_in(12).then(|| rng.below(4) as u8);
-        Self { action, turns: rng.pick(&[0, 0, 0, 1, 1, 2]), polls }
+        let when = rng.below(4) as u8;
+        let dropped = rng.pick(&[Dropped::After(when.max(1)), Dropped::Woken(when)]);
+        let dropped = rng.one_in(12).then_some(dropped);
+        Self { action, turns: rng.pick(&[0, 0, 0, 1, 1, 2]), dropped }
     }
 }
 
@@ -200,7 +213,7 @@ impl Action {
     fn trouble(rng: &mut Rng) -> Self {
         let host = rng.next() as u8;
         let namespace = rng.next() as u8;
-        match rng.below(40) {
+        match rng.below(44) {
             0..22 => Self::Fault(host, rng.pick(Kind::ALL), rng.next() as u8),
             22..24 => Self::Quiesce,
             24..27 => Self::Sleep(rng.pick(&[20, 1000, 40_000, 600_000, 20_000_000])),
@@ -215,7 +228,8 @@ impl Action {
             36 => Self::Resize(namespace, rng.next() as u16),
             37 => Self::Replace(namespace, rng.one_in(2)),
             38 => Self::Remove(namespace, rng.one_in(2)),
-            _ => Self::Inspect(host),
+            39 => Self::Inspect(host),
+            _ => Self::Save(host, rng.pick(&[0, 0, 1, 4, 16]), !rng.one_in(3)),
         }
     }
 
@@ -248,6 +262,7 @@ impl Action {
         "namespace goes or comes, with a reset",
         "namespace goes or comes, with an event",
         "inspected",
+        "driver saved",
     ];
 
     /// Its kind, for counting.
@@ -281,6 +296,7 @@ impl Action {
             Self::Remove(_, true) => "namespace goes or comes, with a reset",
             Self::Remove(_, false) => "namespace goes or comes, with an event",
             Self::Inspect(_) => "inspected",
+            Self::Save(..) => "driver saved",
         }
     }
 }
@@ -291,8 +307,8 @@ impl fmt::Display for Step {
         if self.turns > 0 {
             write!(f, ", then {} turns", self.turns)?;
         }
-        if let Some(polls) = self.polls {
-            write!(f, ", dropped after {polls} polls")?;
+        if let Some(dropped) = self.dropped {
+            write!(f, ", dropped: {dropped:?}")?;
         }
         Ok(())
     }
