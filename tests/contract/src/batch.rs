@@ -1,8 +1,9 @@
 //! Q6: many commands under one doorbell, and none left behind it, whatever the executor does.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use doorbell::Transfer;
+use doorbell::{Batch, Transfer};
 use doorbell_emulator::ControllerConfig;
 
 use crate::bench::Bench;
@@ -191,4 +192,94 @@ fn q6_who_looks_or_goes_away_rings() {
     bench.run(watched.driver.unregister_memory(&watched.memory));
     assert_eq!(rings(&watched), [1, 1, 1]);
     drop(batch);
+}
+
+/// A pseudo-random number below `bound`.
+fn below(state: &mut u64, bound: usize) -> usize {
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    (*state >> 33) as usize % bound
+}
+
+/// A read, and how often it had been woken when it was last polled.
+struct Watching<'a>(Transfer<'a>, Arc<Counter>, usize);
+
+impl Watching<'_> {
+    /// Whether it has ended.
+    fn poll(&mut self) -> bool {
+        self.2 = self.1.count();
+        self.1.poll(&mut self.0).map(|result| result.expect("read")).is_ready()
+    }
+
+    fn is_woken(&self) -> bool {
+        self.1.count() != self.2
+    }
+}
+
+/// An executor that does whatever it likes: holds batches too long, forgets them, drops and leaks what is in flight, polls
+/// what nobody woke, submits from another thread, lets the device work or not. Once it is honest again and polls just
+/// those that were woken, everything ends, without waiting for the watchdog unless a future was leaked.
+#[test]
+fn q6_hostile_executors_leave_nothing_behind() {
+    for seed in 1..=300_u64 {
+        let bench = Bench::new();
+        let watched = watched(&bench);
+        let pages = gpns(0, 1);
+        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mut reads: Vec<Watching<'_>> = Vec::new();
+        let mut batches: Vec<Batch<'_>> = Vec::new();
+        let mut leaked = 0;
+        for _ in 0..40 {
+            let place = below(&mut state, reads.len().max(1));
+            match below(&mut state, 12) {
+                0 => batches.push(watched.namespace.batch(0)),
+                1 => drop(batches.pop()),
+                2 => std::mem::forget(batches.pop()),
+                3 if !reads.is_empty() => drop(reads.swap_remove(place)),
+                // Their slots are lost: not all of them.
+                4 if !reads.is_empty() && leaked < 3 => {
+                    std::mem::forget(reads.swap_remove(place));
+                    leaked += 1;
+                }
+                5 if !reads.is_empty() => {
+                    if reads[place].poll() {
+                        reads.swap_remove(place);
+                    }
+                }
+                6 => {
+                    watched.driver.poll_cpu(0);
+                }
+                7 => {
+                    bench.world.step_devices();
+                }
+                kind => {
+                    let mut new = Watching(read(&watched, &pages), Counter::new(), 0);
+                    let elsewhere = kind == 8;
+                    let start = move || (!new.poll()).then_some(new);
+                    reads.extend(match elsewhere {
+                        true => std::thread::scope(|scope| scope.spawn(start).join().expect("the other thread")),
+                        false => start(),
+                    });
+                }
+            }
+        }
+        // They are never closed.
+        std::mem::forget(batches);
+        let begun = bench.world.now();
+        bench.run(async {
+            while !reads.is_empty() {
+                let before = reads.len();
+                reads.retain_mut(|read| !(read.is_woken() && read.poll()));
+                if reads.len() == before {
+                    bench.world.sleep(Duration::from_millis(1)).await;
+                }
+            }
+        });
+        let took = bench.world.now() - begun;
+        let most = if leaked == 0 { Duration::from_millis(50) } else { Duration::from_secs(3) };
+        assert!(took <= most, "seed {seed}: {leaked} leaked, {took:?}");
+        bench.run(bench.world.sleep(Duration::from_secs(3)));
+        assert!(watched.slots_taken() <= leaked, "seed {seed}: {leaked} leaked");
+    }
 }
