@@ -309,12 +309,12 @@ impl HostMemory {
 
     /// Writes zeroes.
     pub fn zero(&self, offset: usize, len: usize) -> Result<(), OutOfRange> {
-        const ZEROES: [u8; PAGE] = [0; PAGE];
         let window = self.writable_slice(offset, len)?;
-        for done in (0..len).step_by(PAGE) {
-            let part = (len - done).min(PAGE);
-            window.subslice(done, part).map_err(|_| self.out_of_range(offset, len))?.copy_from(&ZEROES[..part]);
-        }
+        let guard = window.ptr_guard_mut();
+        // SAFETY: the guard's pointer is valid for writes of the window's `len` bytes for as long as the guard lives, and
+        // bytes need no alignment. Others may access the memory at the same time, as with vm-memory's own copies: what
+        // they see is theirs to check, and no reference to these bytes exists.
+        unsafe { guard.as_ptr().write_bytes(0, len) };
         compiler_fence(Ordering::SeqCst);
         Ok(())
     }

@@ -67,6 +67,8 @@ pub struct Controller {
     raise: u128,
     /// Completion queues that may have a backlog.
     backlogged: bool,
+    /// All that the last run did was to carry out what was in I/O queues, to the end.
+    settled: bool,
     /// What a fault plan has done to the controller.
     plight: Plight,
     pub(crate) lanes: Lanes,
@@ -125,6 +127,7 @@ impl Controller {
             epoch: 0,
             raise: 0,
             backlogged: false,
+            settled: false,
             plight: Plight::None,
             lanes: Lanes::default(),
             reset_at: Mark::default(),
@@ -250,6 +253,7 @@ impl SoftController for Controller {
     fn run(&mut self, host: &Host<'_>, now: Duration) -> Activity {
         self.now = now;
         self.powered_on.get_or_insert(now);
+        self.settled = false;
         let mut worked = self.lanes.poll();
         if self.port.has_mail() {
             self.read_mail();
@@ -258,12 +262,19 @@ impl SoftController for Controller {
         worked |= self.pass_time(host);
         worked |= self.post_finished(host);
         if self.is_processing() {
+            let otherwise = worked;
             worked |= self.serve(host);
             // What was handed over is sent off.
-            worked |= self.lanes.poll();
+            let sent = self.lanes.poll();
+            worked |= sent;
+            self.settled &= !otherwise && !sent && self.lanes.outstanding() == 0;
         }
         self.raise_interrupts(host);
         Activity { worked, wake_at: self.wake_at() }
+    }
+
+    fn is_settled(&self) -> bool {
+        self.settled
     }
 
     fn function_reset(&mut self) {

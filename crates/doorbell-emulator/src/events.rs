@@ -46,6 +46,11 @@ impl Events {
         Some((cid, event))
     }
 
+    /// Whether no event waits.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.pending.is_empty()
+    }
+
     fn is_masked(&self, event_type: EventType) -> bool {
         self.masked.get(usize::from(event_type.0)).copied().unwrap_or_default()
     }

@@ -36,6 +36,12 @@ pub trait SoftController: Send + 'static {
     /// since some fixed moment and never goes back.
     fn run(&mut self, host: &Host<'_>, now: Duration) -> Activity;
 
+    /// Whether another run right after the last would surely find nothing to do, unless a doorbell rings or a register is
+    /// written first: then it is spared.
+    fn is_settled(&self) -> bool {
+        false
+    }
+
     /// A function reset: forgets all that a reset forgets, and touches no host memory once it [is at
     /// rest](Self::is_at_rest).
     fn function_reset(&mut self);

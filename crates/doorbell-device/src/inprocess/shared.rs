@@ -117,7 +117,7 @@ impl<C: SoftController> Shared<C> {
             loop {
                 let activity = controller.run(host, now);
                 worked |= activity.worked;
-                if !activity.worked || give_up() {
+                if !activity.worked || give_up() || (self.run == Run::Inline && controller.is_settled()) {
                     return Activity { worked, ..activity };
                 }
             }

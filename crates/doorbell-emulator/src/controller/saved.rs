@@ -104,6 +104,7 @@ impl Controller {
             port,
             table: Vec::new(),
             backlogged: queues.completion.iter().flatten().any(|queue| !queue.backlog.is_empty()),
+            settled: false,
             queues,
             features: Features::restore(&saved.features.unwrap_or_default())?,
             events: Events::restore(&saved.events.unwrap_or_default())?,

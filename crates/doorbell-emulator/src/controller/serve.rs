@@ -13,6 +13,7 @@ use super::Controller;
 use super::lanes::{Finished, Waiting};
 use crate::delayed::Done;
 use crate::fault::{BadCompletion, Verdict};
+use crate::queues::SubmissionQueue;
 use crate::sync::read;
 
 /// Commands taken from one queue before the next one has its turn.
@@ -30,18 +31,26 @@ impl Controller {
     #[inline]
     pub(super) fn serve(&mut self, host: &Host<'_>) -> bool {
         let mut worked = false;
+        let mut settled = true;
         if self.backlogged {
             worked |= self.post_backlog(host);
+            settled = false;
         }
         while let Some((cid, event)) = self.events.next() {
             self.post(host, done(0, cid, StatusField::new(), u64::from(event.into_bits())));
             worked = true;
+            settled = false;
         }
         let mut index = 0;
         while index < self.queues.submission.len() && self.is_processing() {
-            worked |= self.serve_queue(host, index);
+            if self.serve_queue(host, index) {
+                worked = true;
+                // An admin command may leave anything to be done.
+                settled &= index != 0 && self.queues.submission.get(index).is_some_and(SubmissionQueue::is_empty);
+            }
             index = index.saturating_add(1);
         }
+        self.settled = settled && self.is_processing() && !self.backlogged && self.events.is_quiet();
         worked
     }
 

@@ -125,7 +125,7 @@ impl SubmissionQueue {
         self.look_up(dma, self.base.wrapping_add(at))
     }
 
-    #[inline]
+    #[inline(always)]
     fn look_up(&self, dma: &DmaView<'_>, address: u64) -> Result<Command, DmaFault> {
         let (memory, offset) = dma.resolve(address, SQE as usize, Access::Read)?;
         let first = offset / 8;
