@@ -5,7 +5,7 @@
 //! it stops looking by itself. Who writes a value reads the event index after, and who writes an event index reads the
 //! value after: with a full barrier in between on both sides, one of them sees what the other has written.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use doorbell_device::{Device, DeviceError, DmaMemory, Doorbell};
 use nvme_spec::{AdminOpcode, Command, DataPointer};
@@ -22,21 +22,37 @@ pub(crate) struct Shadows {
     page: usize,
     /// Whether the controller uses them in its present life.
     active: AtomicBool,
-    /// How often a doorbell rang, though it has a shadow.
-    rung: AtomicU64,
+    rung: Mutex<AllRung>,
 }
+
+/// How often doorbells rang, though they have shadows.
+#[derive(Default)]
+struct AllRung {
+    doorbells: Vec<Arc<Rung>>,
+    /// Those that are no more.
+    before: u64,
+}
+
+/// How often one doorbell rang. Alone on its cache lines: its queue's CPU is the only one to write there.
+#[repr(align(128))]
+#[derive(Default)]
+struct Rung(AtomicU64);
 
 impl Shadows {
     /// The controller knows nothing of them yet.
     pub(crate) fn new(device: &dyn Device, page: usize) -> Result<Arc<Self>, DeviceError> {
         let memory = device.allocate(page.saturating_mul(2), page as u64)?;
-        Ok(Arc::new(Self { memory, page, active: AtomicBool::new(false), rung: AtomicU64::new(0) }))
+        Ok(Arc::new(Self::over_memory(memory, page, false)))
     }
 
     /// Goes on with those of another process. `None` if the memory is too small.
     pub(crate) fn inherit(memory: DmaMemory, page: usize, active: bool) -> Option<Arc<Self>> {
         let fits = memory.len() >= page.saturating_mul(2);
-        fits.then(|| Arc::new(Self { memory, page, active: AtomicBool::new(active), rung: AtomicU64::new(0) }))
+        fits.then(|| Arc::new(Self::over_memory(memory, page, active)))
+    }
+
+    fn over_memory(memory: DmaMemory, page: usize, active: bool) -> Self {
+        Self { memory, page, active: AtomicBool::new(active), rung: Mutex::default() }
     }
 
     /// Their memory, and whether the controller uses them.
@@ -68,7 +84,11 @@ impl Shadows {
 
     /// How often doorbells rang all the same; `None` if the controller does not use the shadows.
     pub(crate) fn rung(&self) -> Option<u64> {
-        self.active.load(Ordering::Relaxed).then(|| self.rung.load(Ordering::Relaxed))
+        let all = || {
+            let rung = self.rung.lock().unwrap_or_else(PoisonError::into_inner);
+            rung.before + rung.doorbells.iter().map(|rung| rung.0.load(Ordering::Relaxed)).sum::<u64>()
+        };
+        self.active.load(Ordering::Relaxed).then(all)
     }
 
     /// A doorbell with its shadow, `index` bytes behind the first doorbell. Those that no buffer reaches, which a large
@@ -83,15 +103,29 @@ impl Shadows {
             shadow.store(0, Ordering::Relaxed);
             event.store(0, Ordering::Relaxed);
         }
-        let shadows = self.clone();
-        Doorbell::from_fn(move |value| shadows.ring(&place, &doorbell, value))
+        let (shadows, rung) = (self.clone(), self.another());
+        Doorbell::from_fn(move |value| shadows.ring(&place, &doorbell, &rung, value))
     }
 
-    fn ring(&self, place: &Place, doorbell: &Doorbell, value: u32) {
+    /// The count of one more doorbell.
+    fn another(&self) -> Arc<Rung> {
+        let rung = Arc::<Rung>::default();
+        let mut all = self.rung.lock().unwrap_or_else(PoisonError::into_inner);
+        let AllRung { doorbells, before } = &mut *all;
+        doorbells.retain(|rung| {
+            let lives = Arc::strong_count(rung) > 1;
+            *before += if lives { 0 } else { rung.0.load(Ordering::Relaxed) };
+            lives
+        });
+        doorbells.push(rung.clone());
+        rung
+    }
+
+    fn ring(&self, place: &Place, doorbell: &Doorbell, rung: &Rung, value: u32) {
         if !self.active.load(Ordering::Relaxed) {
             doorbell.ring(value);
         } else if place.get().is_none_or(|(shadow, event)| is_to_ring(shadow, event, value)) {
-            self.rung.fetch_add(1, Ordering::Relaxed);
+            rung.0.fetch_add(1, Ordering::Relaxed);
             doorbell.ring(value);
         }
     }
