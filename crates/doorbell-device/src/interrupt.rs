@@ -116,6 +116,13 @@ impl Interrupt {
         matches!(poll(&mut wait, Some(&now)), Ok(1))
     }
 
+    /// Waits until it is signalled, on the calling thread; `false` when the time is up first.
+    pub fn wait(&self, limit: std::time::Duration) -> bool {
+        let mut wait = [PollFd::new(&self.inner.fd, PollFlags::IN)];
+        let limit = Timespec::try_from(limit).ok();
+        matches!(poll(&mut wait, limit.as_ref()), Ok(1))
+    }
+
     /// The eventfd to write to in order to signal it.
     pub(crate) fn event_fd(&self) -> BorrowedFd<'_> {
         self.inner.sources.first().map_or(self.inner.fd.as_fd(), Interrupt::event_fd)

@@ -141,6 +141,10 @@ impl Runtime for SimRuntime {
     fn watch(&self, interrupt: Interrupt) -> io::Result<Box<dyn InterruptWatch>> {
         Ok(Box::new(Watch { interrupt, watchers: self.watchers.clone() }))
     }
+
+    fn has_threads(&self) -> bool {
+        false
+    }
 }
 
 struct Watch {

@@ -1,13 +1,14 @@
 use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use doorbell_device::Device;
 use nvme_spec::feature::FeatureId;
 use nvme_spec::identify::{IdentifyController, IdentifyControllerNvm};
 
+use super::adaptive::Adaptive;
 use super::admin::Admin;
 use super::events::Events;
 use super::failure::Failure;
@@ -68,6 +69,8 @@ pub(crate) struct Core {
     pub(crate) inherited: Inherited,
     /// The queues that are polled.
     pub(crate) polled: Arc<Served>,
+    /// The thread that polls and sleeps by turns, once there is one.
+    pub(crate) adaptive: OnceLock<Arc<Adaptive>>,
     state: AtomicU8,
     /// Whether the controller is being reset. It counts as running meanwhile: commands wait.
     recovering: AtomicBool,
@@ -136,6 +139,7 @@ impl Core {
             events: Events::default(),
             inherited: Inherited::default(),
             polled: Arc::default(),
+            adaptive: OnceLock::new(),
             state: AtomicU8::new(ControllerState::Running as u8),
             recovering: AtomicBool::new(false),
             held_still: AtomicBool::new(false),

@@ -1,5 +1,6 @@
 //! The controller's life: bring-up, admin commands, queues, events, and its end.
 
+mod adaptive;
 mod admin;
 mod bringup;
 mod core;

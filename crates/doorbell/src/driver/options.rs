@@ -22,7 +22,11 @@ pub enum CompletionMode {
     Polling,
     /// By polling, which the caller does: [`NvmeDriver::poll`], or polling the futures themselves.
     CallerPolls,
-    /// By interrupt, and besides whenever a future is polled or a command submitted.
+    /// By polling and by interrupt, in turns: whenever a future is polled or a command submitted, and by a thread of the
+    /// driver's own that polls for as long as completions keep coming soon, and sleeps until the interrupt when not. How
+    /// long it polls in vain follows from how long the device has needed of late; a device that needs more than half a
+    /// millisecond is not polled for. Where the runtime has no threads
+    /// ([`Runtime::has_threads`]), and where there is just one interrupt, it sleeps always.
     Adaptive,
 }
 

@@ -28,7 +28,7 @@ impl Stop {
         self.event.notify(usize::MAX);
     }
 
-    fn is_stopped(&self) -> bool {
+    pub(crate) fn is_stopped(&self) -> bool {
         self.stopped.load(Ordering::SeqCst)
     }
 

@@ -35,6 +35,11 @@ pub trait Runtime: Send + Sync + 'static {
     /// # Errors
     /// If the interrupt cannot be waited for.
     fn watch(&self, interrupt: Interrupt) -> io::Result<Box<dyn InterruptWatch>>;
+
+    /// Whether the driver may start threads that poll, where it was asked to: not where time is virtual.
+    fn has_threads(&self) -> bool {
+        true
+    }
 }
 
 /// Waits for one interrupt, without an allocation per wait.

@@ -3,10 +3,12 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
+use doorbell_device::{DeviceError, Interrupt};
 use nvme_spec::admin::{DeleteQueueCdw10, create_io_cq, create_io_sq};
 use nvme_spec::{AdminOpcode, Command};
 
 use super::{Issuers, Owner};
+use crate::driver::adaptive::Adaptive;
 use crate::driver::core::Core;
 use crate::driver::options::CompletionMode;
 use crate::driver::queues::{self, Shape};
@@ -20,6 +22,8 @@ use crate::queue::pooled::Data;
 pub(in crate::driver) enum Attendance {
     /// At an interrupt of its own.
     ByVector(Watched),
+    /// By the thread that polls while it pays, and sleeps until this interrupt when not.
+    Adaptive(Arc<Adaptive>, Interrupt),
     /// At the admin queue's interrupt.
     ByAdminVector,
     /// By whoever polls.
@@ -147,6 +151,9 @@ impl Core {
     pub(in crate::driver) fn attendance(&self, vector: Option<u32>) -> Result<Attendance, RequestError> {
         Ok(match vector {
             Some(0) => Attendance::ByAdminVector,
+            Some(vector) if self.completion == CompletionMode::Adaptive && self.options.runtime.has_threads() => {
+                Attendance::Adaptive(self.adaptive()?, self.device.interrupt(vector)?)
+            }
             Some(vector) => Attendance::ByVector(self.watch(vector)?),
             None => Attendance::Polled,
         })
@@ -156,9 +163,22 @@ impl Core {
     pub(in crate::driver) fn attend(&self, queue: Arc<QueuePair>, attendance: Attendance) {
         match attendance {
             Attendance::ByVector(watch) => self.serve("I/O interrupts", Arc::new(Served::new(queue)), Some(watch)),
+            Attendance::Adaptive(adaptive, interrupt) => adaptive.add(queue, interrupt),
             Attendance::ByAdminVector => self.served_by_admin_vector.add(queue),
             Attendance::Polled => self.polled.add(queue),
         }
+    }
+
+    /// The thread that polls and sleeps by turns: started for the first queue.
+    fn adaptive(&self) -> Result<Arc<Adaptive>, RequestError> {
+        if let Some(adaptive) = self.adaptive.get() {
+            return Ok(adaptive.clone());
+        }
+        let adaptive = Adaptive::new()?;
+        let started = adaptive.start(self.options.runtime.clone(), self.stop.clone());
+        started.map_err(|source| DeviceError::Io { what: "starting a thread", source })?;
+        // Queues are made one after the other.
+        Ok(self.adaptive.get_or_init(|| adaptive).clone())
     }
 
     /// Starts the task that looks at queues.
