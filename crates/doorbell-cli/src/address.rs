@@ -6,6 +6,7 @@ use anyhow::{Context, Result, anyhow};
 use doorbell_device::Device;
 use doorbell_device::inprocess::Run;
 use doorbell_device::vfio::{VfioDevice, VfioOptions};
+use doorbell_device::zero_work::{Options, ZeroWork};
 use doorbell_emulator::EmulatedSpec;
 use doorbell_vfio_user::{VfioUserDevice, VfioUserOptions};
 
@@ -21,6 +22,7 @@ const SCHEMES: &[Scheme] = &[
     Scheme { name: "pci", example: "pci:0000:01:00.0", open: pci },
     Scheme { name: "vfio-user", example: "vfio-user:/path/to/socket", open: vfio_user },
     Scheme { name: "emulated", example: "emulated:size=1G,block=4096", open: emulated },
+    Scheme { name: "zero-work", example: "zero-work:32", open: zero_work },
 ];
 
 /// What `-h` says of addresses.
@@ -42,7 +44,9 @@ emulated:KEY=VALUE,...  a controller in software, in this process:
   file=disk.img         in a file, which has to exist; whole blocks
   null,size=1T          reads give zeroes, writes are forgotten
   block=512             bytes of a block
-  and more: namespaces=, queues=, mqes=, vectors=, mdts=, sgl=, pi=, latency=, readonly=, vwc=, version=, fault=, ...";
+  and more: namespaces=, queues=, mqes=, vectors=, mdts=, sgl=, pi=, latency=, readonly=, vwc=, version=, fault=, ...
+
+zero-work:N  a device that moves no data and completes commands N at a time: what bench itself and the driver cost";
 
 /// Opens the device at an address.
 pub(crate) fn open(address: &str) -> Result<Arc<dyn Device>> {
@@ -72,4 +76,11 @@ fn vfio_user(address: &str) -> Result<Arc<dyn Device>> {
 fn emulated(address: &str) -> Result<Arc<dyn Device>> {
     let spec: EmulatedSpec = address.parse()?;
     Ok(spec.build(Run::Threaded)?)
+}
+
+fn zero_work(address: &str) -> Result<Arc<dyn Device>> {
+    let count = address.strip_prefix("zero-work:").unwrap_or_default();
+    let completes_at = count.parse().ok().filter(|count| (1..=4096).contains(count));
+    let completes_at = completes_at.with_context(|| format!("{count:?} is no number from 1 to 4096"))?;
+    Ok(ZeroWork::new(Options { completes_at, ..Options::default() })?)
 }

@@ -204,3 +204,32 @@ fn memory_given_back_is_not_reached() {
     assert!(status(&device).cfs());
     assert!(device.dma_space().fault_count() > faults);
 }
+
+#[test]
+fn namespaces_are_told_apart() {
+    let (_device, mut driver) = bring_up(Options { namespaces: 3, ..Options::default() });
+    let (_, list) = identify(&mut driver, 2, 0);
+    assert_eq!(list[..16], [1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(identify(&mut driver, 2, 2).1[..8], [3, 0, 0, 0, 0, 0, 0, 0]);
+    let identifiers: Vec<_> = (1..=3).map(|nsid| identify(&mut driver, 3, nsid).1).collect();
+    assert!(identifiers[0] != identifiers[1] && identifiers[1] != identifiers[2]);
+    assert_eq!(identify(&mut driver, 0, 4).0, Status::INVALID_NAMESPACE_OR_FORMAT);
+}
+
+#[test]
+fn commands_are_completed_once_there_are_enough() {
+    for enough in [1, 3] {
+        let (device, mut driver) = bring_up(Options { completes_at: enough, ..Options::default() });
+        assert_eq!(device.completes_inline(), enough == 1);
+        let mut pair = driver.create_pair(1, 16);
+        for cid in 0..enough as u16 {
+            assert_eq!(pair.pop(), None, "{cid} of {enough}");
+            pair.push(&read_command(cid));
+            pair.ring();
+        }
+        for cid in 0..enough as u16 {
+            assert_eq!(pair.pop().map(|completion| completion.cid), Some(cid));
+        }
+        assert_eq!(pair.pop(), None);
+    }
+}

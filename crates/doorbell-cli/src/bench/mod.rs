@@ -17,7 +17,7 @@ pub(crate) use args::Bench;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Result, bail};
 use doorbell::{CompletionMode, DriverOptions, Namespace, NvmeDriver, PAGE_SIZE};
@@ -231,7 +231,7 @@ impl Jobs<'_> {
                 })
                 .collect();
             ready.wait();
-            let (start, cpu_before) = (Instant::now(), cpu_time());
+            let (start, cpu_before) = (quanta::Instant::now(), cpu_time());
             let time = if let Work::Measure { time, .. } = work { Some(time) } else { None };
             let units = self.jobs.iter().map(|job| job.region.units).sum();
             let mut progress = Progress::new(title, time, units, self.io_bytes);

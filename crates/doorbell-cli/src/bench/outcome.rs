@@ -1,8 +1,7 @@
 //! What came of a job's phase: counted without a division or an allocation for each I/O, added up at the end.
 
-use std::time::Instant;
-
 use hdrhistogram::Histogram;
+use quanta::Instant;
 
 use super::pattern::Miscompare;
 

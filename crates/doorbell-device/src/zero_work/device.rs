@@ -11,9 +11,9 @@ use crate::{Device, DeviceError, DmaMemory, Doorbell, HostMemory, Interrupt, Map
 /// What a [`ZeroWork`] device looks like.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
-    /// The block size of namespace 1, the only one, as a power of two: 9 to 16.
+    /// The block size of a namespace, as a power of two: 9 to 16.
     pub block_shift: u8,
-    /// Blocks of namespace 1.
+    /// Blocks of a namespace.
     pub block_count: u64,
     /// The largest transfer, as a power of two of 4 KiB pages; 0 for no limit.
     pub mdts: u8,
@@ -27,10 +27,16 @@ pub struct Options {
     pub sgls: bool,
     /// Interrupt vectors. 0 is a device that can only be polled.
     pub interrupts: u32,
+    /// Namespaces, all alike: 1 to 1024.
+    pub namespaces: u32,
+    /// A queue's commands are completed, all of them, in the call that rings for so many: 1 is each in its own. 0 is
+    /// only when told.
+    pub completes_at: u32,
 }
 
 impl Default for Options {
-    /// 1 TiB of 4 KiB blocks, transfers up to 2 MiB, 64 queues of 4096 entries, a cache line a doorbell, PRPs, polled.
+    /// 1 TiB of 4 KiB blocks, transfers up to 2 MiB, 64 queues of 4096 entries, a cache line a doorbell, PRPs, polled,
+    /// one namespace, completions when told.
     fn default() -> Self {
         Self {
             block_shift: 12,
@@ -41,6 +47,8 @@ impl Default for Options {
             doorbell_stride: 4,
             sgls: false,
             interrupts: 0,
+            namespaces: 1,
+            completes_at: 0,
         }
     }
 }
@@ -68,6 +76,7 @@ impl ZeroWork {
         options.queues = options.queues.clamp(1, 64);
         options.queue_entries = options.queue_entries.clamp(2, 4096);
         options.doorbell_stride = options.doorbell_stride.min(6);
+        options.namespaces = options.namespaces.clamp(1, 1024);
         let doorbells = 2 * (usize::from(options.queues) + 1) * doorbell_stride(options.doorbell_stride);
         let interrupts = (0..options.interrupts).map(|_| Interrupt::new()).collect::<Result<_, _>>()?;
         let shared = Shared {
@@ -183,6 +192,18 @@ impl Shared {
         }
         if dword == 0 {
             self.lock().run_admin(self);
+        } else if self.options.completes_at != 0 {
+            self.complete_if_enough(dword);
+        }
+    }
+
+    /// A doorbell rang: completes what waits in its queue, if that is enough.
+    fn complete_if_enough(&self, dword: usize) {
+        let index = dword * 4 / doorbell_stride(self.options.doorbell_stride);
+        // Those of completion queues are the odd ones.
+        let queue = index.is_multiple_of(2).then(|| self.lock().queue((index / 2) as u16)).flatten().map(Queue::new);
+        if let Some(queue) = queue.filter(|queue| queue.pending() >= self.options.completes_at as usize) {
+            queue.complete(usize::MAX);
         }
     }
 }
@@ -223,17 +244,21 @@ impl Device for ZeroWork {
         let bad = DeviceError::BadRegister { offset, len: 4, size: self.shared.register_space() };
         match offset.checked_sub(offset::DOORBELLS) {
             // The doorbell does not keep the device alive: the device may keep the doorbell's owner's memory alive.
-            Some(0) => {
+            Some(at) if at == 0 || self.shared.options.completes_at != 0 => {
                 let shared = Arc::downgrade(&self.shared);
                 Ok(Doorbell::from_fn(move |value| {
                     if let Some(shared) = shared.upgrade() {
-                        shared.ring(0, value);
+                        shared.ring(at / 4, value);
                     }
                 }))
             }
             Some(at) => Doorbell::in_memory(self.shared.doorbells.clone(), at).ok_or(bad),
             None => Err(bad),
         }
+    }
+
+    fn completes_inline(&self) -> bool {
+        self.shared.options.completes_at == 1
     }
 
     fn map(&self, request: MapRequest) -> Result<DmaMemory, DeviceError> {
