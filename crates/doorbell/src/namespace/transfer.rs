@@ -100,6 +100,7 @@ impl Namespace {
     /// [`RequestError`]: blocks outside the namespace, more than
     /// [`max_transfer_block_count`](Self::max_transfer_block_count), memory that is too short or cannot be written;
     /// then nothing was sent. Or what the device answered.
+    #[inline]
     pub fn read<'a>(
         &'a self,
         target_cpu: u32,
@@ -115,6 +116,7 @@ impl Namespace {
     ///
     /// # Errors
     /// As [`read`](Self::read).
+    #[inline]
     pub fn write<'a>(
         &'a self,
         target_cpu: u32,
@@ -144,11 +146,13 @@ impl Namespace {
     }
 
     /// Reads into a buffer that goes along and comes back. The buffer may be longer than the blocks.
+    #[inline]
     pub fn read_buffer(&self, target_cpu: u32, lba: u64, block_count: u32, buffer: DmaBuffer) -> BufferTransfer<'_> {
         BufferTransfer(self.transfer(Kind::READ, target_cpu, lba, block_count, Payload::Buffer(Some(buffer))))
     }
 
     /// Writes from a buffer that goes along and comes back.
+    #[inline]
     pub fn write_buffer(
         &self,
         target_cpu: u32,
