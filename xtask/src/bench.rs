@@ -18,11 +18,21 @@ struct Measured {
     end: &'static str,
 }
 
-const MEASURED: [Measured; 2] = [
+const MEASURED: [Measured; 4] = [
     Measured {
         command: "run --release --package doorbell-bench --bin per_io -- --format markdown --instructions",
         begin: "<!-- per_io: written by `cargo xtask bench` -->",
         end: "<!-- per_io: end -->",
+    },
+    Measured {
+        command: "run --release --package doorbell-bench --bin per_io -- --format markdown --curves",
+        begin: "<!-- curves: written by `cargo xtask bench` -->",
+        end: "<!-- curves: end -->",
+    },
+    Measured {
+        command: "run --release --package doorbell-bench --bin modes",
+        begin: "<!-- modes: written by `cargo xtask bench` -->",
+        end: "<!-- modes: end -->",
     },
     Measured {
         command: "run --release --package doorbell-bench --bin served",
@@ -61,7 +71,8 @@ pub(crate) fn keep(section: &str, begin: &str, end: &str) -> Result<()> {
 pub(crate) fn machine() -> Result<String> {
     let compiler = process::output(Command::new("rustc").arg("--version"))?;
     let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    Ok(format!("On {}, with {}.", processor(&cpus), compiler.trim()))
+    let today = process::output(Command::new("date").args(["-u", "+%F"]))?;
+    Ok(format!("On {}, {}, with {}.", processor(&cpus), today.trim(), compiler.trim()))
 }
 
 fn processor(cpuinfo: &str) -> String {

@@ -1,4 +1,4 @@
-//! The regression gate: instructions and allocations per I/O, which unlike time are the same on every run.
+//! The regression gate: instructions, allocations and system calls per I/O, which unlike time are the same on every run.
 
 mod gate;
 
@@ -16,7 +16,10 @@ use gate::{Figures, Gate};
 const PACKAGE: &str = "doorbell-bench";
 /// Time is measured too, but of no use here: little of it.
 const COUNT: &str = "run --release --package doorbell-bench --bin per_io -- \
-                     --format json --instructions --samples 1 --commands 10000";
+                     --format json --instructions --in-flight 1 --in-flight 32 --ends --samples 1 --commands 10000";
+
+/// Shows that CPUs share no cache line that is written.
+const SHARED_LINES: &str = "run --quiet --package doorbell-bench --bin shared_lines";
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -29,14 +32,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if arguments.update { update() } else { check() }
 }
 
-/// Fails with a table if a case needs more than was kept.
+/// Fails with a table if a case needs more than was kept, or if CPUs share a cache line.
 pub(crate) fn check() -> Result<()> {
     let text = fs::read_to_string(kept()).with_context(|| {
         format!("{} cannot be read (made by `cargo xtask instructions --update`)", kept().display())
     })?;
     let gate = Gate::new(gate::read(&text).context("the kept figures are not understood")?, count()?);
     println!("{}", gate.table());
-    gate.verdict()
+    gate.verdict()?;
+    process::run(&mut cargo(SHARED_LINES.split_whitespace()))
 }
 
 fn update() -> Result<()> {

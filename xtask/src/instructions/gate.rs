@@ -8,8 +8,8 @@ use crate::table;
 /// How much more than kept, in per cent, is no growth: another compiler, another layout of the same code.
 const TOLERANCE: f64 = 3.0;
 
-/// Allocations are whole; less than this is one at start-up, divided among all I/Os.
-const ALLOCATION_NOISE: f64 = 0.005;
+/// Allocations and system calls are whole; less than this is one at start-up, divided among all I/Os.
+const NOISE: f64 = 0.005;
 
 /// What an I/O costs in one case.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -18,10 +18,11 @@ pub(crate) struct Figures {
     pub(crate) in_flight: u64,
     pub(crate) instructions: f64,
     pub(crate) allocations: f64,
+    pub(crate) system_calls: f64,
 }
 
 pub(crate) fn read(text: &str) -> Result<Vec<Figures>> {
-    serde_json::from_str(text).context("not a list of case, in_flight, instructions and allocations")
+    serde_json::from_str(text).context("not a list of case, in_flight, instructions, allocations and system_calls")
 }
 
 /// One case a line, so that a change reads well in a diff.
@@ -41,6 +42,7 @@ enum Judgement {
     Better,
     Grown,
     Allocates,
+    Calls,
     Unknown,
     Missing,
 }
@@ -59,7 +61,7 @@ impl Gate {
 
     /// A row a case.
     pub(crate) fn table(&self) -> String {
-        let mut table = table::new(["case", "in flight", "kept", "now", "change", "allocations", ""]);
+        let mut table = table::new(["case", "in flight", "kept", "now", "change", "allocations", "system calls", ""]);
         for row in &self.rows {
             let (kept, counted) = (row.0.as_ref(), row.1.as_ref());
             let Some(either) = counted.or(kept) else { continue };
@@ -75,18 +77,21 @@ impl Gate {
                 shown(counted),
                 change,
                 counted.map_or("-".to_owned(), |counted| format!("{:.2}", counted.allocations)),
+                counted.map_or("-".to_owned(), |counted| format!("{:.2}", counted.system_calls)),
                 remark(judge(row)).to_owned(),
             ]);
         }
-        (1..=5).for_each(|column| table::right(&mut table, column));
+        (1..=6).for_each(|column| table::right(&mut table, column));
         table::shown(&table)
     }
 
     /// An error if a case got worse, or cannot be compared.
     pub(crate) fn verdict(&self) -> Result<()> {
         let count = |wanted: &[Judgement]| self.rows.iter().filter(|row| wanted.contains(&judge(row))).count();
-        let (grown, strange) =
-            (count(&[Judgement::Grown, Judgement::Allocates]), count(&[Judgement::Unknown, Judgement::Missing]));
+        let (grown, strange) = (
+            count(&[Judgement::Grown, Judgement::Allocates, Judgement::Calls]),
+            count(&[Judgement::Unknown, Judgement::Missing]),
+        );
         ensure!(grown == 0, "an I/O got more expensive in {grown} cases (limit: {TOLERANCE} % more instructions)");
         ensure!(strange == 0, "{strange} cases cannot be compared (`cargo xtask instructions --update` keeps these)");
         if count(&[Judgement::Better]) > 0 {
@@ -102,8 +107,11 @@ fn judge(row: &(Option<Figures>, Option<Figures>)) -> Judgement {
         (None, _) => return Judgement::Unknown,
         (_, None) => return Judgement::Missing,
     };
-    if counted.allocations > kept.allocations + ALLOCATION_NOISE {
+    if counted.allocations > kept.allocations + NOISE {
         return Judgement::Allocates;
+    }
+    if counted.system_calls > kept.system_calls + NOISE {
+        return Judgement::Calls;
     }
     match growth(kept.instructions, counted.instructions) {
         growth if growth > TOLERANCE => Judgement::Grown,
@@ -118,6 +126,7 @@ fn remark(judgement: Judgement) -> &'static str {
         Judgement::Better => "less",
         Judgement::Grown => "GROWN",
         Judgement::Allocates => "MORE ALLOCATIONS",
+        Judgement::Calls => "MORE SYSTEM CALLS",
         Judgement::Unknown => "NOT KEPT",
         Judgement::Missing => "NOT COUNTED",
     }
@@ -133,7 +142,7 @@ mod unit {
     use super::*;
 
     fn figures(case: &str, instructions: f64, allocations: f64) -> Figures {
-        Figures { case: case.to_owned(), in_flight: 32, instructions, allocations }
+        Figures { case: case.to_owned(), in_flight: 32, instructions, allocations, system_calls: 0.0 }
     }
 
     fn judged(kept: Figures, counted: Figures) -> Judgement {
@@ -159,6 +168,14 @@ mod unit {
     }
 
     #[test]
+    fn a_system_call_more_fails() {
+        let calls = |system_calls| Figures { system_calls, ..figures("a", 300.0, 0.0) };
+        assert_eq!(judged(calls(0.0), calls(1.0)), Judgement::Calls);
+        assert_eq!(judged(calls(0.0), calls(0.001)), Judgement::Same);
+        assert_eq!(judged(calls(1.0), calls(0.0)), Judgement::Same);
+    }
+
+    #[test]
     fn cases_must_be_the_same() {
         let kept = vec![figures("a", 1.0, 0.0), figures("b", 1.0, 0.0)];
         let gate = Gate::new(kept.clone(), vec![figures("b", 1.0, 0.0)]);
@@ -177,7 +194,8 @@ mod unit {
         let all = vec![figures("a", 123.4, 0.0), figures("b", 5.0, 2.04)];
         assert_eq!(read(&written(&all))?, all);
         assert_eq!(written(&all).lines().count(), 4);
-        let with_more = r#"[{"case": "x", "in_flight": 1, "instructions": 450, "allocations": 0, "ns": 50}]"#;
+        let with_more =
+            r#"[{"case": "x", "in_flight": 1, "instructions": 450, "allocations": 0, "system_calls": 0, "ns": 50}]"#;
         assert_eq!(read(with_more)?.len(), 1);
         assert!(read("{}").is_err());
         Ok(())

@@ -1,0 +1,92 @@
+//! `shared_lines`: shows that on the I/O path two CPUs write to no cache line in common.
+//!
+//! Runs itself under valgrind's lackey, which tells every access to memory: two threads submit and complete I/O of all
+//! kinds, each on its own CPU's queue, in turns. A line that one of them writes and the other touches is shared: a lock, a
+//! counter, a reference count, or two things that have nothing to do with each other. What the device does is not
+//! looked at. To show that it would be found, a counter is shared on purpose first.
+
+mod trace;
+mod work;
+
+use std::io::{BufReader, Write};
+use std::process::{Command, ExitCode, Stdio};
+
+use anyhow::{Context, ensure};
+use clap::Parser;
+
+use trace::Touched;
+
+/// Shows that on the I/O path two CPUs write to no cache line in common.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    /// Say where the marks are, and do nothing: what is run first.
+    #[arg(long, hide = true)]
+    marks: bool,
+    /// Do the I/O: what is run under valgrind.
+    #[arg(long, hide = true)]
+    work: bool,
+    /// Share a counter between the CPUs.
+    #[arg(long, hide = true)]
+    share: bool,
+}
+
+fn main() -> ExitCode {
+    let Arguments { marks, work, share } = Arguments::parse();
+    let result = match (marks, work) {
+        (true, _) => say(&format!("{:x}", work::marks())),
+        (_, true) => work::run(share),
+        _ => check(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // The one place that writes to standard error.
+            let _ = std::io::stderr().write_all(format!("shared_lines: {error:#}\n").as_bytes());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn say(line: &str) -> anyhow::Result<()> {
+    writeln!(std::io::stdout().lock(), "{line}")?;
+    Ok(())
+}
+
+fn check() -> anyhow::Result<()> {
+    let on_purpose = touched(&["--work", "--share"])?.shared();
+    ensure!(on_purpose.len() == 1, "of a counter shared on purpose, {} lines were found", on_purpose.len());
+    let touched = touched(&["--work"])?;
+    let (lines, shared) = (touched.lines(), touched.shared());
+    ensure!(lines.iter().all(|count| *count > 50), "the CPUs touched just {lines:?} lines");
+    say(&format!(
+        "two CPUs touched {} and {} cache lines, and share {} that are written",
+        lines[0],
+        lines[1],
+        shared.len()
+    ))?;
+    for line in &shared {
+        say(&format!("  {line}"))?;
+    }
+    ensure!(shared.is_empty(), "the CPUs share {} cache lines", shared.len());
+    Ok(())
+}
+
+/// What each CPU's thread touches.
+fn touched(arguments: &[&str]) -> anyhow::Result<Touched> {
+    let own = std::env::current_exe()?;
+    let valgrind = |tool: &[&str], arguments: &[&str]| {
+        let mut command = Command::new("valgrind");
+        command.args(tool).arg(&own).args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    };
+    // Under valgrind a program is always loaded at the same address.
+    let marks = valgrind(&["--tool=none", "-q"], &["--marks"]).output();
+    let marks = marks.context("valgrind could not be started; it is Debian's package valgrind")?;
+    let marks = u64::from_str_radix(String::from_utf8_lossy(&marks.stdout).trim(), 16).context("no marks")?;
+    let mut child = valgrind(&["--tool=lackey", "--trace-mem=yes"], arguments).spawn()?;
+    let trace = child.stderr.take().context("valgrind says nothing")?;
+    let touched = Touched::read(BufReader::with_capacity(1 << 20, trace), marks)?;
+    ensure!(child.wait()?.success(), "the I/O failed");
+    Ok(touched)
+}
