@@ -209,10 +209,11 @@ impl ExclusiveQueue {
         if !self.earlier.is_empty() {
             return self.earlier.pop_front();
         }
-        let ended = *self.found.get(self.handed_out)?;
+        // Not copied: it was just written, in smaller parts than a copy would read.
+        let ended = self.found.get(self.handed_out)?;
         self.handed_out += 1;
         let buffer = self.buffers.get_mut(usize::from(ended.slot)).and_then(Option::take);
-        Some(Completed { token: ended.tag, result: self.queue.result_of(&ended), buffer })
+        Some(Completed { token: ended.tag, result: self.queue.result_of(ended), buffer })
     }
 
     /// Slots of what was found are free, and may be taken anew: what was not handed out by now is kept elsewhere.

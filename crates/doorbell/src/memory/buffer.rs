@@ -11,26 +11,32 @@ use super::buffers::Lent;
 ///
 /// [`NvmeDriver::allocate_buffer`]: crate::NvmeDriver::allocate_buffer
 pub struct DmaBuffer {
-    lent: Lent,
+    /// One word to move: on its way through an I/O call a buffer is moved several times.
+    lending: Box<Lending>,
+}
+
+struct Lending {
+    iova: u64,
     len: usize,
     driver: u64,
+    lent: Lent,
 }
 
 impl DmaBuffer {
     pub(crate) fn new(lent: Lent, len: usize, driver: u64) -> Self {
-        Self { lent, len, driver }
+        Self { lending: Box::new(Lending { iova: lent.memory.iova(), len, driver, lent }) }
     }
 
     /// Bytes.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.len
+        self.lending.len
     }
 
     /// Whether it has no bytes.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.lending.len == 0
     }
 
     /// Copies out of the buffer, from byte `offset` on.
@@ -39,7 +45,7 @@ impl DmaBuffer {
     /// If the buffer ends before `to` is full.
     pub fn read_at(&self, offset: usize, to: &mut [u8]) -> Result<(), OutOfRange> {
         self.check(offset, to.len())?;
-        self.lent.memory.host().read_at(offset, to)
+        self.lending.lent.memory.host().read_at(offset, to)
     }
 
     /// Copies into the buffer, from byte `offset` on.
@@ -48,13 +54,13 @@ impl DmaBuffer {
     /// If the buffer ends before `from` does.
     pub fn write_at(&mut self, offset: usize, from: &[u8]) -> Result<(), OutOfRange> {
         self.check(offset, from.len())?;
-        self.lent.memory.host().write_at(offset, from)
+        self.lending.lent.memory.host().write_at(offset, from)
     }
 
     /// The whole buffer, copied.
     #[must_use]
     pub fn to_vec(&self) -> Vec<u8> {
-        let mut bytes = vec![0; self.len];
+        let mut bytes = vec![0; self.lending.len];
         // It is as long as the buffer, so this cannot fail.
         let _ = self.read_at(0, &mut bytes);
         bytes
@@ -62,24 +68,24 @@ impl DmaBuffer {
 
     fn check(&self, offset: usize, len: usize) -> Result<(), OutOfRange> {
         match offset.checked_add(len) {
-            Some(end) if end <= self.len => Ok(()),
-            _ => Err(OutOfRange { offset, len, size: self.len }),
+            Some(end) if end <= self.lending.len => Ok(()),
+            _ => Err(OutOfRange { offset, len, size: self.lending.len }),
         }
     }
 
     /// Where the device finds it, if it is this driver's device.
     #[inline]
     pub(crate) fn iova(&self, driver: u64) -> Option<u64> {
-        (self.driver == driver).then(|| self.lent.memory.iova())
+        (self.lending.driver == driver).then_some(self.lending.iova)
     }
 
     pub(crate) fn memory(&self) -> &DmaMemory {
-        &self.lent.memory
+        &self.lending.lent.memory
     }
 }
 
 impl fmt::Debug for DmaBuffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DmaBuffer").field("len", &self.len).finish_non_exhaustive()
+        f.debug_struct("DmaBuffer").field("len", &self.lending.len).finish_non_exhaustive()
     }
 }
