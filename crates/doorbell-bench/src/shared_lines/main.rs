@@ -3,7 +3,7 @@
 //! Runs itself under valgrind's lackey, which tells every access to memory: two threads submit and complete I/O of all
 //! kinds, each on its own CPU's queue, in turns. A line that one of them writes and the other touches is shared: a lock, a
 //! counter, a reference count, or two things that have nothing to do with each other. What the device does is not
-//! looked at. To show that it would be found, a counter is shared on purpose first.
+//! looked at. To show that it would be found, a counter is shared on purpose after.
 
 mod trace;
 mod work;
@@ -29,13 +29,16 @@ struct Arguments {
     /// Share a counter between the CPUs.
     #[arg(long, hide = true)]
     share: bool,
+    /// With shadow doorbells.
+    #[arg(long, hide = true)]
+    shadows: bool,
 }
 
 fn main() -> ExitCode {
-    let Arguments { marks, work, share } = Arguments::parse();
+    let Arguments { marks, work, share, shadows } = Arguments::parse();
     let result = match (marks, work) {
         (true, _) => say(&format!("{:x}", work::marks())),
-        (_, true) => work::run(share),
+        (_, true) => work::run(share, shadows),
         _ => check(),
     };
     match result {
@@ -54,22 +57,26 @@ fn say(line: &str) -> anyhow::Result<()> {
 }
 
 fn check() -> anyhow::Result<()> {
-    let on_purpose = touched(&["--work", "--share"])?.shared();
-    ensure!(on_purpose.len() == 1, "of a counter shared on purpose, {} lines were found", on_purpose.len());
-    let touched = touched(&["--work"])?;
-    let (lines, shared) = (touched.lines(), touched.shared());
-    ensure!(lines.iter().all(|count| *count > 50), "the CPUs touched just {lines:?} lines");
-    say(&format!(
-        "two CPUs touched {} and {} cache lines, and share {} that are written",
-        lines[0],
-        lines[1],
-        shared.len()
-    ))?;
-    for line in &shared {
-        say(&format!("  {line}"))?;
+    // In processes of their own: what one has freed the next uses again.
+    for (arguments, how) in [(&["--work"][..], "doorbells"), (&["--work", "--shadows"], "shadow doorbells")] {
+        let touched = touched(arguments)?;
+        let (lines, shared) = (touched.lines(), touched.shared());
+        ensure!(lines.iter().all(|count| *count > 50), "the CPUs touched just {lines:?} lines");
+        let (one, other, count) = (lines[0], lines[1], shared.len());
+        say(&format!("with {how}, two CPUs touch {one} and {other} cache lines, and share {count} that are written"))?;
+        for line in &shared {
+            say(&format!("  {line}"))?;
+        }
+        ensure!(shared.is_empty(), "the CPUs share {count} cache lines");
     }
-    ensure!(shared.is_empty(), "the CPUs share {} cache lines", shared.len());
+    let on_purpose = of_counter()?;
+    ensure!(on_purpose == 1, "of a counter shared on purpose, {on_purpose} lines were found");
     Ok(())
+}
+
+/// How many lines are found where a counter is shared.
+fn of_counter() -> anyhow::Result<usize> {
+    Ok(touched(&["--work", "--share"])?.shared().len())
 }
 
 /// What each CPU's thread touches.

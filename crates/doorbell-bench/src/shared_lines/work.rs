@@ -28,49 +28,48 @@ pub(crate) fn marks() -> usize {
     std::ptr::from_ref(&MARKS).addr()
 }
 
-pub(crate) fn run(share: bool) -> anyhow::Result<()> {
-    for shadows in [ShadowDoorbells::Never, ShadowDoorbells::WhereOffered] {
-        let subsystem = Subsystem::default();
-        subsystem.add_namespace(NamespaceConfig::null(1 << 30))?;
-        let world = World::new();
-        // Doorbells have a cache line each, as far as that is the device's to say.
-        let config = ControllerConfig { dstrd: 4, ..ControllerConfig::default() };
-        let options = world.options(world.device(&subsystem, config)?);
-        let options = options.exclusive_queues(2).completion(CompletionMode::CallerPolls).shadow_doorbells(shadows);
-        let driver = world.run(options.open())?;
-        let namespace = world.run(driver.namespace(1))?;
-        let memory = GuestMemory::builder().region(0, HostMemory::allocate(1 << 20)?, Access::ReadWrite).build()?;
-        let memory = driver.register_memory(&memory)?;
-        let mut own = Vec::new();
-        for cpu in 0..2 {
-            world.run(namespace.flush(cpu))?;
-            own.push(world.run(driver.exclusive_queue())?);
-        }
-        let (begin, end) = (Barrier::new(3), Barrier::new(3));
-        let results = std::thread::scope(|scope| {
-            let cpus: Vec<_> = own
-                .into_iter()
-                .enumerate()
-                .map(|(cpu, own)| {
-                    let (driver, namespace, memory, begin, end) = (&driver, &namespace, &memory, &begin, &end);
-                    scope.spawn(move || Cpu { cpu, own, driver, namespace, memory, share }.work([begin, end]))
-                })
-                .collect();
-            // First one CPU submits, then the other; then the device works; then each takes what is completed.
-            for turn in 0..TURNS * 4 {
-                if turn % 4 == 2 {
-                    while world.step_devices() {}
-                }
-                begin.wait();
-                end.wait();
-            }
-            cpus.into_iter().map(|cpu| cpu.join()).collect::<Vec<_>>()
-        });
-        for result in results {
-            ensure!(result.is_ok_and(|done| done), "not every command ended well");
-        }
-        world.run(driver.shutdown());
+pub(crate) fn run(share: bool, shadows: bool) -> anyhow::Result<()> {
+    let shadows = if shadows { ShadowDoorbells::WhereOffered } else { ShadowDoorbells::Never };
+    let subsystem = Subsystem::default();
+    subsystem.add_namespace(NamespaceConfig::null(1 << 30))?;
+    let world = World::new();
+    // Doorbells have a cache line each, as far as that is the device's to say.
+    let config = ControllerConfig { dstrd: 4, ..ControllerConfig::default() };
+    let options = world.options(world.device(&subsystem, config)?);
+    let options = options.exclusive_queues(2).completion(CompletionMode::CallerPolls).shadow_doorbells(shadows);
+    let driver = world.run(options.open())?;
+    let namespace = world.run(driver.namespace(1))?;
+    let memory = GuestMemory::builder().region(0, HostMemory::allocate(1 << 20)?, Access::ReadWrite).build()?;
+    let memory = driver.register_memory(&memory)?;
+    let mut own = Vec::new();
+    for cpu in 0..2 {
+        world.run(namespace.flush(cpu))?;
+        own.push(world.run(driver.exclusive_queue())?);
     }
+    let (begin, end) = (Barrier::new(3), Barrier::new(3));
+    let results = std::thread::scope(|scope| {
+        let cpus: Vec<_> = own
+            .into_iter()
+            .enumerate()
+            .map(|(cpu, own)| {
+                let (driver, namespace, memory, begin, end) = (&driver, &namespace, &memory, &begin, &end);
+                scope.spawn(move || Cpu { cpu, own, driver, namespace, memory, share }.work([begin, end]))
+            })
+            .collect();
+        // First one CPU submits, then the other; then the device works; then each takes what is completed.
+        for turn in 0..TURNS * 4 {
+            if turn % 4 == 2 {
+                while world.step_devices() {}
+            }
+            begin.wait();
+            end.wait();
+        }
+        cpus.into_iter().map(|cpu| cpu.join()).collect::<Vec<_>>()
+    });
+    for result in results {
+        ensure!(result.is_ok_and(|done| done), "not every command ended well");
+    }
+    world.run(driver.shutdown());
     Ok(())
 }
 

@@ -82,7 +82,9 @@ impl QueuePair {
             State::Interrupted => Poll::Ready(Err(Lost::Interrupted)),
             State::Free | State::InFlight | State::Orphaned => {
                 // The old one is dropped with `own_waker`, after unlocking.
-                std::mem::swap(&mut inner.wakers[usize::from(index)], &mut own_waker);
+                if let Some(waker) = inner.wakers.get_mut(usize::from(index)) {
+                    std::mem::swap(waker, &mut own_waker);
+                }
                 Poll::Pending
             }
         };
@@ -121,7 +123,7 @@ impl QueuePair {
     pub(crate) fn forget(&self, token: Token, held: Held) {
         let index = self.slots.of_cid(token.cid);
         self.locked(|inner| {
-            if let Some(old_waker) = inner.wakers[usize::from(index)].take() {
+            if let Some(old_waker) = inner.wakers.get_mut(usize::from(index)).and_then(Option::take) {
                 inner.rare.rest().old_wakers.push(old_waker);
             }
             let slot = self.slots.at(index);

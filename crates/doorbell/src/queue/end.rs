@@ -51,7 +51,7 @@ impl QueuePair {
                 match state {
                     State::InFlight => {
                         slot.set_state(State::Lost, cid);
-                        rest.wakers.extend(inner.wakers[usize::from(index)].take());
+                        rest.wakers.extend(inner.wakers.get_mut(usize::from(index)).and_then(Option::take));
                     }
                     State::Orphaned => {
                         slot.set_state(State::Free, cid);

@@ -1,6 +1,7 @@
 //! Queue pairs: rings, slots, their memory, and waiting for them.
 
 mod adopt;
+mod apart;
 mod batch;
 mod completions;
 mod end;

@@ -8,6 +8,7 @@ use doorbell_device::Doorbell;
 use event_listener::Event;
 use nvme_spec::Command;
 
+use super::apart::Apart;
 use super::extras::{Extra, Extras, TimeLimit};
 use super::inspect::Counters;
 use super::lists::{List, Lists};
@@ -191,7 +192,7 @@ pub(super) struct Inner {
     pub(super) sq: SubmissionRing,
     pub(super) cq: CompletionRing,
     pub(super) taken: Taken,
-    pub(super) wakers: Box<[Option<Waker>]>,
+    pub(super) wakers: Apart<Option<Waker>, 4>,
     /// Memory of orphaned slots.
     pub(super) held: Vec<(u16, Held)>,
     pub(super) rare: Rare,
@@ -206,7 +207,8 @@ impl Inner {
     /// Whom to wake when the command in a slot has ended.
     #[inline(always)]
     fn set_waker(&mut self, slot: u16, waker: Waker) {
-        let old_waker = self.wakers[usize::from(slot)].replace(waker);
+        let Some(place) = self.wakers.get_mut(usize::from(slot)) else { return };
+        let old_waker = place.replace(waker);
         // There is none, as a free slot has no waker; and none may be dropped under the lock.
         debug_assert!(old_waker.is_none());
         std::mem::forget(old_waker);
@@ -229,7 +231,7 @@ impl QueuePair {
             sq: SubmissionRing::new(parts.id, entries),
             cq: CompletionRing::new(entries),
             taken,
-            wakers: (0..depth).map(|_| None).collect(),
+            wakers: Apart::new(depth.into(), |_| None),
             held: Vec::new(),
             rare: Rare::new(),
             extras: Extras::default(),

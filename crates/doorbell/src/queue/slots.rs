@@ -14,6 +14,7 @@
 
 use nvme_spec::Completion;
 
+use super::apart::Apart;
 use super::words::Words;
 use crate::sync::{AtomicBool, AtomicU64, Ordering};
 
@@ -225,7 +226,7 @@ impl<'a> Slot<'a> {
 
 /// Which slots are free: given back by anybody without a lock, taken by the holder of the queue's lock.
 pub(crate) struct FreeSlots {
-    bits: Box<[AtomicU64]>,
+    bits: Apart<AtomicU64, 8>,
     /// Somebody waits for a slot: who gives one back must see to it.
     awaited: AtomicBool,
 }
@@ -247,20 +248,19 @@ pub(crate) struct Taken {
     first: u16,
     hint: usize,
     /// The others. What is in use as `word` is 0 here.
-    bits: Box<[u64]>,
+    bits: Apart<u64, 8>,
 }
 
 impl FreeSlots {
     /// All of `depth` slots free.
     pub(crate) fn new(depth: u16) -> (Self, Taken) {
         let words = usize::from(depth).div_ceil(64);
-        let full = |w: usize| match usize::from(depth) - w * 64 {
+        let full = |w: usize| match usize::from(depth).saturating_sub(w * 64) {
             64.. => u64::MAX,
             rest => (1 << rest) - 1,
         };
-        let free =
-            Self { bits: (0..words).map(|w| AtomicU64::new(full(w))).collect(), awaited: AtomicBool::new(false) };
-        (free, Taken { word: 0, first: 0, hint: 0, bits: vec![0; words].into() })
+        let free = Self { bits: Apart::new(words, |w| AtomicU64::new(full(w))), awaited: AtomicBool::new(false) };
+        (free, Taken { word: 0, first: 0, hint: 0, bits: Apart::new(words, |_| 0) })
     }
 
     /// Gives a slot back. Says whether somebody waits for one, unless it was claimed by another before.
