@@ -1,4 +1,4 @@
-use crate::{Access, DeviceError, DmaMemory, Doorbell, HostMemory, Interrupt};
+use crate::{Access, DeviceError, DmaMemory, Doorbell, HostMemory, Interrupt, Leaving};
 
 /// An NVMe controller, as seen through whatever carries it.
 ///
@@ -87,6 +87,23 @@ pub trait Device: Send + Sync + 'static {
     /// Called when a device that is lost was given up.
     fn release(&self) -> Result<(), DeviceError> {
         Err(DeviceError::Unsupported("letting go of it"))
+    }
+
+    /// Whether another process could go on with the device and the memory that is mapped for it. Changes nothing.
+    fn check_leave(&self) -> Result<(), DeviceError> {
+        Err(DeviceError::Unsupported("being handed over to another process"))
+    }
+
+    /// Holds the device still for another process to go on with it, enabled as it is. `memory` is what that process is to
+    /// have of what was mapped here; it is told in the same order. All other memory, the device has no more use for.
+    ///
+    /// Whoever uses the device meanwhile waits until it is decided whether it leaves.
+    ///
+    /// # Errors
+    /// Then, nothing is held still.
+    fn leave(&self, memory: &[DmaMemory]) -> Result<Leaving, DeviceError> {
+        let _ = memory;
+        Err(DeviceError::Unsupported("being handed over to another process"))
     }
 }
 

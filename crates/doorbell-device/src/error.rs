@@ -44,6 +44,17 @@ pub enum DeviceError {
     /// The device, or what stands between it and us, has no room for one more mapping.
     #[error("no room for another DMA mapping: {0}")]
     MappingLimit(String),
+    /// Memory that another process cannot be given, which keeps the device from leaving this one.
+    #[error("memory of {len:#x} bytes cannot be shared with another process: {reason}")]
+    NotShareable {
+        /// Its bytes.
+        len: usize,
+        /// Why not.
+        reason: String,
+    },
+    /// What another process left of a device does not make one.
+    #[error("the device that another process left cannot be gone on with: {0}")]
+    NotAdoptable(String),
     /// The device cannot do what was asked, and never will.
     #[error("the device does not support {0}")]
     Unsupported(&'static str),

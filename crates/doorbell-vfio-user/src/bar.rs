@@ -3,6 +3,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use doorbell_device::sigbus::{self, Guard, Substitute};
 use doorbell_device::{DeviceError, Doorbell, Interrupt, ReplaceableMemory};
+use prost::Message;
 use rustix::fs::{SealFlags, fcntl_add_seals};
 use vfio_user::Region;
 use vfio_user::wire::{REGION_MMAP, REGION_READ, REGION_WRITE, SparseArea};
@@ -25,6 +26,8 @@ pub(crate) struct Bar {
 struct Area {
     offset: usize,
     memory: ReplaceableMemory,
+    /// The file that it is now, and where in it.
+    file: Mutex<(Arc<File>, u64)>,
     /// For a server that truncates its file.
     guard: Mutex<Option<Guard>>,
 }
@@ -37,10 +40,41 @@ impl Bar {
         let mut areas = Vec::new();
         for wanted in wanted {
             let Some(file) = &file else { break };
-            let memory = ReplaceableMemory::from_file(file.clone(), wanted.at, wanted.len)?;
-            let area = Area { offset: wanted.offset, memory, guard: Mutex::default() };
-            area.guard(lost)?;
-            areas.push(area);
+            areas.push(Area::new(wanted.offset, file.clone(), wanted.at, wanted.len, lost)?);
+        }
+        Ok(Self { size, areas })
+    }
+
+    /// What another process needs to go on with it.
+    pub(crate) fn pass(&self) -> (Option<Arc<File>>, Vec<PassedArea>) {
+        let mut file = None;
+        let passed = self.areas.iter().map(|area| {
+            let (behind, at) = area.lock_file().clone();
+            file = Some(behind);
+            PassedArea { offset: area.offset as u64, len: area.memory.memory().len() as u64, at }
+        });
+        let passed = passed.collect();
+        (file, passed)
+    }
+
+    /// Goes on with the BAR of another process. `lost` as for [`new`](Self::new).
+    pub(crate) fn adopt(
+        size: usize,
+        passed: &[PassedArea],
+        file: Option<Arc<File>>,
+        lost: &Interrupt,
+    ) -> Result<Self, DeviceError> {
+        let bad = || DeviceError::NotAdoptable("its registers are not where registers are".into());
+        if size <= DOORBELLS || passed.len() > MOST_AREAS {
+            return Err(bad());
+        }
+        let mut areas = Vec::new();
+        for PassedArea { offset, len, at } in passed {
+            let file = file.clone().ok_or_else(bad)?;
+            let fits = offset.checked_add(*len).is_some_and(|end| end <= size as u64);
+            let (offset, len) = (usize::try_from(*offset), usize::try_from(*len));
+            let (Ok(offset @ DOORBELLS..), Ok(len), true) = (offset, len, fits) else { return Err(bad()) };
+            areas.push(Area::new(offset, file, *at, len, lost)?);
         }
         Ok(Self { size, areas })
     }
@@ -61,6 +95,7 @@ impl Bar {
         let Some(file) = file else { return Ok(()) };
         self.areas.iter().zip(wanted).try_for_each(|(area, wanted)| {
             area.memory.replace(&file, wanted.at)?;
+            *area.lock_file() = (file.clone(), wanted.at);
             area.guard(lost)
         })
     }
@@ -91,6 +126,17 @@ impl Bar {
 }
 
 impl Area {
+    fn new(offset: usize, file: Arc<File>, at: u64, len: usize, lost: &Interrupt) -> Result<Self, DeviceError> {
+        let memory = ReplaceableMemory::from_file(file.clone(), at, len)?;
+        let area = Self { offset, memory, file: Mutex::new((file, at)), guard: Mutex::default() };
+        area.guard(lost)?;
+        Ok(area)
+    }
+
+    fn lock_file(&self) -> MutexGuard<'_, (Arc<File>, u64)> {
+        self.file.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn guard(&self, lost: &Interrupt) -> Result<(), DeviceError> {
         let mut guard = self.lock_guard();
         // Not two at the same time for the same memory.
@@ -102,6 +148,19 @@ impl Area {
     fn lock_guard(&self) -> MutexGuard<'_, Option<Guard>> {
         self.guard.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What is mapped of BAR0, for another process.
+#[derive(Clone, Copy, PartialEq, Message)]
+pub(crate) struct PassedArea {
+    /// Where it is in the BAR.
+    #[prost(uint64, tag = "1")]
+    pub(crate) offset: u64,
+    #[prost(uint64, tag = "2")]
+    pub(crate) len: u64,
+    /// Where it is in the file.
+    #[prost(uint64, tag = "3")]
+    pub(crate) at: u64,
 }
 
 /// What to map of a file.

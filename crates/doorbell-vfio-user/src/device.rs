@@ -1,8 +1,8 @@
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
 
-use doorbell_device::{Access, Device, DeviceError, DmaMemory, Doorbell, HostMemory, Interrupt, MapRequest};
+use doorbell_device::{Access, Device, DeviceError, DmaMemory, Doorbell, HostMemory, Interrupt, Leaving, MapRequest};
 use vfio_user::Call;
 use vfio_user::wire::region::BAR0;
 
@@ -11,19 +11,19 @@ use crate::function;
 use crate::keeper::{Presence, Shared};
 use crate::link::{End, How};
 use crate::options::VfioUserOptions;
-use crate::pool::{HUGE, LARGEST, Pool};
+use crate::pool::{HUGE, LARGEST, Pool, Taken};
 use crate::space::Placed;
 
 /// An NVMe controller that another process serves at a socket.
 ///
 /// The connection lasts as long as this or any memory that was mapped through it.
 pub struct VfioUserDevice {
-    handle: Arc<Handle>,
+    pub(crate) handle: Arc<Handle>,
 }
 
-/// Ends the connection when it goes.
-struct Handle {
-    shared: Arc<Shared>,
+/// Ends the connection when it goes, unless another process has it.
+pub(crate) struct Handle {
+    pub(crate) shared: Arc<Shared>,
     pool: Mutex<Pool>,
     keeper: Option<JoinHandle<()>>,
 }
@@ -36,10 +36,17 @@ impl VfioUserDevice {
     /// answers is no NVMe controller; [`DeviceError::Misbehaved`] if it breaks the protocol.
     pub fn open(options: VfioUserOptions) -> Result<Arc<Self>, DeviceError> {
         let (shared, receiving) = Shared::open(options)?;
-        let shared = Arc::new(shared);
+        Self::attended(Arc::new(shared), |kept| kept.keep(receiving))
+    }
+
+    /// With the thread that looks after the connection.
+    pub(crate) fn attended(
+        shared: Arc<Shared>,
+        keep: impl FnOnce(&Shared) + Send + 'static,
+    ) -> Result<Arc<Self>, DeviceError> {
         let kept = shared.clone();
         let thread = std::thread::Builder::new().name("doorbell-vfio-user".into());
-        let thread = thread.spawn(move || kept.keep(receiving)).map_err(DeviceError::io("starting a thread"))?;
+        let thread = thread.spawn(move || keep(&kept)).map_err(DeviceError::io("starting a thread"))?;
         let handle = Handle { shared, pool: Mutex::default(), keeper: Some(thread) };
         Ok(Arc::new(Self { handle: Arc::new(handle) }))
     }
@@ -83,7 +90,7 @@ impl Handle {
         Ok(placed.into_iter().map(memory).collect())
     }
 
-    fn release(&self, region: u64) -> Result<(), DeviceError> {
+    pub(crate) fn release(&self, region: u64) -> Result<(), DeviceError> {
         self.shared.space.release(|| self.shared.link(), region)
     }
 
@@ -95,7 +102,7 @@ impl Handle {
 
     /// Part of a chunk.
     fn allocate(self: &Arc<Self>, len: usize, align: usize) -> Result<DmaMemory, DeviceError> {
-        let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pool = self.lock_pool();
         let taken = match pool.take(len, align) {
             Some(taken) => taken?,
             None => {
@@ -105,12 +112,30 @@ impl Handle {
             }
         };
         drop(pool);
+        Ok(self.lend(taken))
+    }
+
+    fn lend(self: &Arc<Self>, taken: Taken) -> DmaMemory {
         let (handle, place) = (self.clone(), taken.place());
-        Ok(DmaMemory::new(taken.host, taken.iova, move || handle.give(place)))
+        DmaMemory::new(taken.host, taken.iova, move || handle.give(place))
+    }
+
+    /// Memory that was in use in another process; `None` if that cannot be.
+    pub(crate) fn in_use(self: &Arc<Self>, iova: u64, len: usize) -> Option<DmaMemory> {
+        if let Some(taken) = self.lock_pool().take_at(iova, len) {
+            return Some(self.lend(taken));
+        }
+        let Placed { host, iova, region } = self.shared.space.part(iova, len)?;
+        let handle = self.clone();
+        Some(DmaMemory::new(host, iova, move || handle.release(region)))
+    }
+
+    pub(crate) fn lock_pool(&self) -> MutexGuard<'_, Pool> {
+        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn give(&self, (region, offset, len): (u64, usize, usize)) -> Result<(), DeviceError> {
-        let unused = self.pool.lock().unwrap_or_else(PoisonError::into_inner).give(region, offset, len);
+        let unused = self.lock_pool().give(region, offset, len);
         // What it is part of goes when the server has let go of it, and otherwise never.
         unused.map_or(Ok(()), |placed| self.release(placed.region))
     }
@@ -243,6 +268,16 @@ impl Device for VfioUserDevice {
             Some(end) => Err(end.error()),
             None => Err(DeviceError::Gone("its server has not closed the connection, and may still be at work".into())),
         }
+    }
+
+    fn check_leave(&self) -> Result<(), DeviceError> {
+        let shared = self.shared();
+        shared.link().map_err(|end| end.error())?;
+        shared.space.check_shareable()
+    }
+
+    fn leave(&self, memory: &[DmaMemory]) -> Result<Leaving, DeviceError> {
+        self.pass(memory)
     }
 }
 

@@ -78,6 +78,37 @@ impl Shared {
         Ok((shared, receiving))
     }
 
+    /// A device of another process, until it [begins](Self::begin).
+    pub(crate) fn elsewhere(
+        options: VfioUserOptions,
+        bar: Bar,
+        can_reset: bool,
+        interrupts: Vec<Interrupt>,
+        space: Space,
+        loss: Interrupt,
+    ) -> Self {
+        let presence = Presence::Gone { end: End::elsewhere(), awaited: false };
+        let state = Mutex::new(State { presence, stop: false, connecting: None });
+        Self { options, bar, can_reset, interrupts, space, loss, state, changed: Condvar::new() }
+    }
+
+    /// The connection is this process's from now on.
+    pub(crate) fn begin(&self, link: Arc<Link>) {
+        self.lock().presence = Presence::Here(link);
+        self.changed.notify_all();
+    }
+
+    /// The life of the thread, from [`begin`](Self::begin) on, if it comes to that.
+    pub(crate) fn keep_once_begun(&self, receiving: Connection) {
+        let waits = |state: &mut State| !state.stop && matches!(state.presence, Presence::Gone { .. });
+        let state = self.changed.wait_while(self.lock(), waits).unwrap_or_else(PoisonError::into_inner);
+        let begun = matches!(state.presence, Presence::Here(_));
+        drop(state);
+        if begun {
+            self.keep(receiving);
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -144,6 +175,9 @@ impl Shared {
     pub(crate) fn keep(&self, mut receiving: Connection) {
         while let Ok(link) = self.current() {
             let end = link.attend(&mut receiving, &self.space);
+            if end.how == How::Elsewhere {
+                return self.set(Presence::Gone { end, awaited: false });
+            }
             let reconnect = self.options.reconnect.filter(|_| !self.lock().stop);
             tracing::warn!(address = %self.options.address(), reason = end.reason, "the server is lost");
             self.set(Presence::Gone { end: end.clone(), awaited: reconnect.is_some() });

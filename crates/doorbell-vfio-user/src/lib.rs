@@ -48,6 +48,7 @@ mod function;
 mod keeper;
 mod link;
 mod options;
+mod passed;
 mod pool;
 mod space;
 

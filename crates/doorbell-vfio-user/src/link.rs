@@ -1,14 +1,17 @@
+mod hold;
+
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use doorbell_device::DeviceError;
+use doorbell_device::{DeviceError, Interrupt};
 use rustix::net::Shutdown;
 use vfio_user::wire::{Command, Header, RegionAccess, flags};
 use vfio_user::{Call, CallError, Caller, Capabilities, Connection, ConnectionError, Malformed, Message};
 use zerocopy::IntoBytes;
 
+use self::hold::UnderWay;
 use crate::error::{connection_error, device_error};
 use crate::space::Space;
 
@@ -24,8 +27,10 @@ pub(crate) struct Link {
     timeout: Duration,
     sending: Mutex<Connection>,
     calls: Mutex<Calls>,
-    /// A reply has come, or the end.
+    /// A reply has come, or the end, or what is said to go on may go on.
     answered: Condvar,
+    /// Has the thread that waits for messages look up.
+    nudge: Interrupt,
     /// The socket, for ending it while others use it.
     socket: OwnedFd,
     end: OnceLock<End>,
@@ -51,9 +56,16 @@ pub(crate) enum How {
     GivenUp,
     /// This side has no more wishes. When the server closes it too, it has let go of everything.
     Left,
+    /// It has not ended: another process has it.
+    Elsewhere,
 }
 
 impl End {
+    /// Another process has the connection.
+    pub(crate) fn elsewhere() -> Self {
+        Self { reason: "another process has it".into(), how: How::Elsewhere }
+    }
+
     pub(crate) fn error(&self) -> DeviceError {
         DeviceError::Gone(self.reason.clone())
     }
@@ -64,20 +76,37 @@ struct Calls {
     next_id: u16,
     /// What is waited for, by identifier.
     waiting: HashMap<u16, Option<Message>>,
+    /// Messages that are being sent, and calls that wait.
+    under_way: usize,
+    /// Nothing is sent until it is decided who has the connection.
+    held: bool,
+    /// Nobody receives, and what has come so far are whole messages.
+    parked: bool,
 }
 
 impl Link {
     /// Goes on with a connection that was set up; what is returned besides is for [`attend`](Self::attend).
     pub(crate) fn new(caller: Caller, timeout: Duration) -> Result<(Self, Connection), DeviceError> {
         let server = *caller.server();
-        let (receiving, sending) = caller.into_connection().split().map_err(connection_error)?;
+        Self::go_on(caller.into_connection(), server, 0, timeout)
+    }
+
+    /// As [`new`](Self::new), with the number of the last request.
+    pub(crate) fn go_on(
+        connection: Connection,
+        server: Capabilities,
+        last_id: u16,
+        timeout: Duration,
+    ) -> Result<(Self, Connection), DeviceError> {
+        let (receiving, sending) = connection.split().map_err(connection_error)?;
         let socket = sending.as_fd().try_clone_to_owned().map_err(DeviceError::io("duplicating a socket"))?;
         let link = Self {
             server,
             timeout,
             sending: Mutex::new(sending),
-            calls: Mutex::default(),
+            calls: Mutex::new(Calls { next_id: last_id, ..Calls::default() }),
             answered: Condvar::new(),
+            nudge: Interrupt::new()?,
             socket,
             end: OnceLock::new(),
         };
@@ -87,7 +116,16 @@ impl Link {
     /// Takes what the server sends, until the connection ends.
     pub(crate) fn attend(&self, receiving: &mut Connection, space: &Space) -> End {
         loop {
-            let taken = receiving.receive(None).and_then(|message| self.take(message, space));
+            let taken = match receiving.receive_unless(self.nudge.as_fd()) {
+                Ok(Some(message)) => self.take(message, space),
+                Ok(None) => Ok(()),
+                Err(error) => Err(error),
+            };
+            if receiving.is_between_messages()
+                && let Some(end) = self.park()
+            {
+                return end;
+            }
             if let Err(error) = taken {
                 let closed = matches!(error, ConnectionError::Closed { .. });
                 let (reason, how) = match &error {
@@ -104,8 +142,7 @@ impl Link {
     /// Ends the connection because of the server, or of us.
     pub(crate) fn end(&self, end: End) -> End {
         let end = self.end.get_or_init(|| end).clone();
-        // It fails if there is no connection any more.
-        let _ = rustix::net::shutdown(&self.socket, Shutdown::Both);
+        self.shut_down(Shutdown::Both);
         // Whoever waits has looked for the end under the lock.
         drop(self.lock_calls());
         self.answered.notify_all();
@@ -115,14 +152,22 @@ impl Link {
     /// Tells the server that this was all, so that it lets go of everything and closes its end; calls fail from now on.
     pub(crate) fn take_leave(&self) {
         let _ = self.end.set(End { reason: LET_GO.into(), how: How::Left });
-        let _ = rustix::net::shutdown(&self.socket, Shutdown::Write);
+        self.shut_down(Shutdown::Write);
         drop(self.lock_calls());
         self.answered.notify_all();
     }
 
     /// Waits no longer for the server to close its end too.
     pub(crate) fn hang_up(&self) {
-        let _ = rustix::net::shutdown(&self.socket, Shutdown::Both);
+        self.shut_down(Shutdown::Both);
+    }
+
+    fn shut_down(&self, how: Shutdown) {
+        // It would end for whoever else has the socket, too.
+        if self.end.get().is_none_or(|end| end.how != How::Elsewhere) {
+            // It fails if there is no connection any more.
+            let _ = rustix::net::shutdown(&self.socket, how);
+        }
     }
 
     pub(crate) fn ended(&self) -> Option<&End> {
@@ -139,6 +184,7 @@ impl Link {
 
     /// Writes a region, without a reply.
     pub(crate) fn post(&self, region: u32, offset: u64, data: [u8; 4]) -> Result<(), CallError> {
+        let _under_way = UnderWay::new(self);
         let access = RegionAccess { offset, region, count: 4 };
         let header = Header { flags: flags::NO_REPLY, ..Header::request(self.new_id(), Command::RegionWrite) };
         self.send(header, &[access.as_bytes(), &data], &[])
@@ -228,6 +274,7 @@ impl Call for &Link {
     }
 
     fn call(&mut self, command: Command, parts: &[&[u8]], fds: &[BorrowedFd<'_>]) -> Result<Message, CallError> {
+        let _under_way = UnderWay::new(self);
         let waiting = Waiting::new(self);
         self.send(Header::request(waiting.id, command), parts, fds)?;
         let message = self.wait(command, waiting.id)?;

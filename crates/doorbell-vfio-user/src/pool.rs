@@ -57,6 +57,21 @@ impl Pool {
         self.chunks.push(Chunk { placed, free });
     }
 
+    /// The regions of all chunks.
+    pub(crate) fn regions(&self) -> impl Iterator<Item = u64> {
+        self.chunks.iter().map(|chunk| chunk.placed.region)
+    }
+
+    /// Takes what is in use in another process too; `None` if that is not in a chunk, or in use already.
+    pub(crate) fn take_at(&mut self, iova: u64, len: usize) -> Option<Taken> {
+        self.chunks.iter_mut().find_map(|chunk| {
+            let offset = usize::try_from(iova.checked_sub(chunk.placed.iova)?).ok()?;
+            chunk.free.take_at(offset, len).then_some(())?;
+            let host = chunk.placed.host.part(offset, len).ok()?;
+            Some(Taken { host, iova, region: chunk.placed.region, offset, len })
+        })
+    }
+
     /// Gives back what was taken. A chunk of which nothing is in use comes out.
     pub(crate) fn give(&mut self, region: u64, offset: usize, len: usize) -> Option<Placed> {
         let at = self.chunks.iter().position(|chunk| chunk.placed.region == region)?;
@@ -110,6 +125,16 @@ impl FreeList {
         let rest = [(range.0, start), (end, range.1)].into_iter().filter(|(start, end)| start < end);
         self.ranges.splice(at..=at, rest);
         Some(start)
+    }
+
+    /// Takes what is at a place. Whether all of it was free.
+    fn take_at(&mut self, start: usize, len: usize) -> bool {
+        let end = start.saturating_add(len);
+        let found = self.ranges.iter().position(|range| range.0 <= start && end <= range.1);
+        let Some((at, range)) = found.and_then(|at| Some((at, *self.ranges.get(at)?))) else { return false };
+        let rest = [(range.0, start), (end, range.1)].into_iter().filter(|(start, end)| start < end);
+        self.ranges.splice(at..=at, rest);
+        len != 0
     }
 
     /// Back to be taken. What is free already is not taken note of twice.

@@ -1,3 +1,5 @@
+mod passed;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::ErrorKind;
@@ -11,6 +13,7 @@ use vfio_user::wire::{Command, DMA_READ, DMA_WRITE, DmaAccess, DmaMap};
 use vfio_user::{Call, CallError, Message};
 use zerocopy::{FromBytes, IntoBytes};
 
+pub(crate) use self::passed::{Arrived, PassedRegion};
 use crate::link::{End, How, Link};
 
 /// The first IOVA handed out. Not 0, so that an address nobody set is a fault.
@@ -30,7 +33,7 @@ pub(crate) struct Space {
 #[derive(Debug, Default)]
 pub(crate) struct Changes {
     /// Below it, every address was handed out or skipped.
-    used: u64,
+    pub(crate) used: u64,
 }
 
 /// One DMA mapping: memory that lies in one file without gaps.
@@ -135,10 +138,11 @@ impl Space {
         }
     }
 
-    /// Knows no more of a region. Unless there is no server that could write to it, it is never given back.
+    /// Knows no more of a region. If a server could still write to it for this process, it is never given back.
     fn forget(&self, iova: u64, how: How, error: DeviceError) -> Result<(), DeviceError> {
         let region = self.regions_mut().remove(&iova);
-        if how == How::Closed {
+        // It does nothing for us any more, or another process keeps it there.
+        if matches!(how, How::Closed | How::Elsewhere) {
             return Ok(());
         }
         std::mem::forget(region);

@@ -144,6 +144,28 @@ impl Connection {
         }
     }
 
+    /// The next message; waits for it, however long that takes. `None` as soon as `wake` can be read, but never in the
+    /// middle of a message.
+    pub fn receive_unless(&mut self, wake: BorrowedFd<'_>) -> Result<Option<Message>, ConnectionError> {
+        loop {
+            if let Some(message) = self.try_receive()? {
+                return Ok(Some(message));
+            }
+            let whole = self.incoming.filled == 0;
+            let mut fds = [PollFd::new(&self.stream, PollFlags::IN), PollFd::from_borrowed_fd(wake, PollFlags::IN)];
+            // In the middle of a message, only its rest is waited for.
+            let (waited_for, _) = fds.split_at_mut(if whole { 2 } else { 1 });
+            match poll(waited_for, None) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(e) => return Err(ConnectionError::io("waiting for the peer")(e)),
+            }
+            let [_, wake] = fds;
+            if whole && !wake.revents().is_empty() {
+                return Ok(None);
+            }
+        }
+    }
+
     /// Sends a message, and waits up to `timeout` until the system has taken all of it. The header's size is filled in.
     ///
     /// What has not gone after [`TimedOut`](ConnectionError::TimedOut) goes before the next message.
