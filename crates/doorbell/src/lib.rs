@@ -24,7 +24,7 @@ mod sync;
 
 pub use driver::{
     AdminView, CompletionMode, ControllerEvent, ControllerState, ControllerView, CpuView, DriverOptions, DriverView,
-    EventListener, HostId, InheritedCommand, InheritedResult, NotYet, NvmeDriver, PendingCommand, Recovery,
+    EventListener, HostId, InheritedCommand, InheritedResult, NotYet, NvmeDriver, PendingCommand, Prepared, Recovery,
     RestoreError, Restored, Retries, Saved, ShadowDoorbells, ShutdownMode,
 };
 pub use error::{

@@ -7,6 +7,7 @@
 
 mod batch;
 mod bench;
+mod between_processes;
 mod bounce;
 mod bringup;
 mod budget;

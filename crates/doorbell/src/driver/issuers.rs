@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use event_listener::Event;
 
+pub(super) use self::creation::Attendance;
 use super::core::Core;
 use super::save::NotYet;
 use crate::error::RequestError;

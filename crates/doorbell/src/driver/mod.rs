@@ -29,7 +29,7 @@ pub use self::events::{ControllerEvent, EventListener};
 pub use self::inherited::{InheritedCommand, InheritedResult};
 pub use self::inspect::{AdminView, ControllerView, CpuView, DriverView, PendingCommand};
 pub use self::options::{CompletionMode, DriverOptions, HostId, Recovery, ShadowDoorbells};
-pub use self::restore::{RestoreError, Restored};
+pub use self::restore::{Prepared, RestoreError, Restored};
 pub use self::retries::Retries;
 pub use self::save::{NotYet, Saved};
 pub use self::shutdown::ShutdownMode;

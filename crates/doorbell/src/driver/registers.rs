@@ -20,6 +20,8 @@ pub(crate) struct Registers {
     runtime: Arc<dyn Runtime>,
     pub(crate) cap: Cap,
     pub(crate) version: Version,
+    /// 0 where the controller has no such register.
+    pub(crate) crto: Crto,
     ready_wait: Duration,
     /// CC.EN was written as 1 some time: only another write makes sure that it is 0, whatever it reads as.
     enabled: AtomicBool,
@@ -28,29 +30,36 @@ pub(crate) struct Registers {
 impl Registers {
     /// Reads what never changes.
     pub(crate) fn new(device: Arc<dyn Device>, runtime: Arc<dyn Runtime>) -> Result<Self, DriverError> {
-        let read = DriverError::device("reading the controller's registers");
-        let cap = device.read64(offset::CAP).map_err(read)?;
-        if cap == u64::MAX {
-            return Err(DriverError::NotThere);
-        }
-        let cap = Cap::from(cap);
-        let read = DriverError::device("reading the controller's registers");
-        let version = Version::from(device.read32(offset::VS).map_err(read)?);
+        let cap = read_cap(&*device)?;
+        let read = || DriverError::device("reading the controller's registers");
+        let version = Version::from(device.read32(offset::VS).map_err(read())?);
+        let crto = if cap.crms() != 0 { device.read32(offset::CRTO).map_err(read())? } else { 0 };
+        Ok(Self::known(device, runtime, (cap, version, Crto::from(crto))))
+    }
+
+    /// With what never changes as it is known already.
+    pub(crate) fn known(
+        device: Arc<dyn Device>,
+        runtime: Arc<dyn Runtime>,
+        (cap, version, crto): (Cap, Version, Crto),
+    ) -> Self {
         let mut ready_wait = Duration::from_millis(cap.timeout_ms().into());
         if cap.crms() != 0 {
-            let read = DriverError::device("reading the controller's registers");
-            let crto = Crto::from(device.read32(offset::CRTO).map_err(read)?);
             let units = crto.crwmt().max(crto.crimt());
             ready_wait = ready_wait.max(Duration::from_millis(500) * u32::from(units));
         }
-        Ok(Self {
-            device,
-            runtime,
-            cap,
-            version,
-            ready_wait: ready_wait.max(SHORTEST_WAIT),
-            enabled: AtomicBool::new(false),
-        })
+        let ready_wait = ready_wait.max(SHORTEST_WAIT);
+        Self { device, runtime, cap, version, crto, ready_wait, enabled: AtomicBool::new(false) }
+    }
+
+    /// The controller was enabled by another driver.
+    pub(crate) fn note_enabled(&self) {
+        self.enabled.store(true, Ordering::Relaxed);
+    }
+
+    /// CAP, as it reads now.
+    pub(crate) fn read_cap(&self) -> Result<Cap, DriverError> {
+        read_cap(&*self.device)
     }
 
     pub(crate) fn csts(&self) -> Result<Csts, DeviceError> {
@@ -147,5 +156,12 @@ impl Registers {
         }
         self.set_cc(cc.with_shn(Cc::SHN_NORMAL))?;
         self.wait("shut down", limit, true, |csts| csts.shst() == Csts::SHST_COMPLETE).await
+    }
+}
+
+fn read_cap(device: &dyn Device) -> Result<Cap, DriverError> {
+    match device.read64(offset::CAP).map_err(DriverError::device("reading the controller's registers"))? {
+        u64::MAX => Err(DriverError::NotThere),
+        cap => Ok(Cap::from(cap)),
     }
 }

@@ -1,31 +1,32 @@
 //! Going on with a controller that another driver has saved: enabled throughout, no command sent.
 
 mod parts;
+mod take_over;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use doorbell_device::{DeviceError, DmaMemory};
-use nvme_spec::AdminOpcode;
+use doorbell_device::DmaMemory;
 use nvme_spec::feature::FeatureId;
 use nvme_spec::identify::{IdentifyController, IdentifyControllerNvm};
 use zerocopy::FromBytes;
 
 use self::parts::host_id;
+pub use self::take_over::Prepared;
+use self::take_over::PreparedQueue;
 use super::NvmeDriver;
 use super::admin::Admin;
 use super::bringup;
 use super::core::{self, Core, Made};
 use super::failure::Failure;
-use super::inherited::{Inherited, InheritedCommand};
+use super::inherited::InheritedCommand;
 use super::issuers::Issuers;
 use super::options::{CompletionMode, DriverOptions};
 use super::registers::Registers;
-use super::service::{self, Served, Stop};
+use super::service::{Served, Stop};
 use super::shadow::Shadows;
 use crate::error::{DriverError, NamespaceError};
 use crate::memory::{GuestMemory, Layout};
-use crate::queue::{Adopted, QueuePair, Token};
 use crate::saved::{self, StateError};
 
 /// Why a saved state cannot be gone on with. The controller is as it was: the state can be restored elsewhere, or the
@@ -88,11 +89,20 @@ impl DriverOptions {
     /// The other driver must not have gone on, nor go on after.
     ///
     /// # Errors
-    /// [`RestoreError`]. The device was not touched then.
+    /// [`RestoreError`]. Nothing of the device was changed then.
     pub async fn restore(self, state: &[u8], memory: Vec<DmaMemory>) -> Result<Restored, RestoreError> {
+        self.prepare_restore(state, memory)?.take_over()
+    }
+
+    /// As [`restore`](Self::restore), up to the point from which on the controller is this driver's. The other one may still
+    /// go on: neither the device nor the memory has been looked at.
+    ///
+    /// # Errors
+    /// [`RestoreError`].
+    pub fn prepare_restore(self, state: &[u8], memory: Vec<DmaMemory>) -> Result<Prepared, RestoreError> {
         self.check()?;
         let saved = saved::read(state)?;
-        Restoring::new(saved, memory)?.restore(self)
+        Restoring::new(saved, memory)?.prepare(self)
     }
 }
 
@@ -104,7 +114,7 @@ struct Restoring {
 }
 
 impl Restoring {
-    fn restore(self, mut options: DriverOptions) -> Result<Restored, RestoreError> {
+    fn prepare(self, mut options: DriverOptions) -> Result<Prepared, RestoreError> {
         let saved = &self.saved;
         let identify = IdentifyController::read_from_bytes(&saved.identify);
         let identify = Box::new(identify.map_err(|_| nonsense("Identify Controller is not of 4096 bytes"))?);
@@ -118,14 +128,9 @@ impl Restoring {
         };
         options.completion = completion;
         options.host_id = host_id(saved.host_id.as_ref())?;
-        let registers = Registers::new(options.device.clone(), options.runtime.clone())?;
-        if u64::from(registers.cap) != saved.cap {
-            return Err(RestoreError::NotAsLeft("its capabilities (CAP) are others".into()));
-        }
-        let csts = registers.csts().map_err(DriverError::device("reading the controller's status"))?;
-        if !csts.rdy() || csts.cfs() {
-            return Err(RestoreError::NotAsLeft(format!("it is not running (CSTS {:#x})", u32::from(csts))));
-        }
+        let known = (saved.cap.into(), saved.version.into(), saved.crto.into());
+        let registers = Registers::known(options.device.clone(), options.runtime.clone(), known);
+        registers.note_enabled();
 
         let dstrd = registers.cap.dstrd();
         let shadows = match saved.shadows {
@@ -183,95 +188,28 @@ impl Restoring {
             core.remember_feature(FeatureId(fid), feature.nsid, feature.cdw11, &feature.data);
         }
         let guest_memory = self.guest_memory(&core)?;
-        let restored = self.go_on(&core, admin_commands, queues, guest_memory);
-        // Handles that nobody has asked for would keep the driver alive.
-        restored.inspect_err(|_| core.namespaces.close())
-    }
-
-    /// From here on, the device's completions are this driver's.
-    fn go_on(
-        &self,
-        core: &Arc<Core>,
-        admin_commands: Vec<Adopted>,
-        queues: Vec<(&saved::Queue, Arc<QueuePair>, Vec<Adopted>)>,
-        guest_memory: Vec<GuestMemory>,
-    ) -> Result<Restored, RestoreError> {
-        // What cannot fail any more comes after what can.
+        let mut prepared = Prepared {
+            core: core.clone(),
+            admin_commands,
+            queues: Vec::new(),
+            admin_watch: None,
+            guest_memory,
+            events: self.saved.events.clone(),
+            taken: false,
+        };
         for namespace in &self.saved.namespaces {
             let nsid = namespace.nsid;
             core.inherit_namespace(namespace).map_err(|source| RestoreError::Namespace { nsid, source })?;
         }
         let interrupts = matches!(core.completion, CompletionMode::Interrupt | CompletionMode::Adaptive);
-        let attendance = |(queue, ..): &(&saved::Queue, _, _)| core.attendance(queue.vector.filter(|_| interrupts));
-        let attendances: Result<Vec<_>, _> = queues.iter().map(attendance).collect();
-        let attendances = attendances.map_err(DriverError::command("waiting for interrupts"))?;
-        let admin_watch = match core.device.interrupt_count() {
-            0 => None,
-            _ => Some(core.watch(0).map_err(DriverError::command("waiting for interrupts"))?),
-        };
-        if core.completion == CompletionMode::Polling {
-            let gentle = false;
-            service::start_poller(core.polled.clone(), core.stop.clone(), gentle).map_err(|source| {
-                DriverError::device("setting up polling")(DeviceError::Io { what: "starting a thread", source })
-            })?;
+        for (queue, pair, commands) in queues {
+            let attendance = core.attendance(queue.vector.filter(|_| interrupts));
+            let attendance = attendance.map_err(DriverError::command("waiting for interrupts"))?;
+            prepared.queues.push(PreparedQueue { cpu: queue.cpu, pair, commands, attendance });
         }
-
-        core.serve("admin completions", core.served_by_admin_vector.clone(), admin_watch);
-        for ((_, pair, _), attendance) in queues.iter().zip(attendances) {
-            core.attend(pair.clone(), attendance);
+        if core.device.interrupt_count() != 0 {
+            prepared.admin_watch = Some(core.watch(0).map_err(DriverError::command("waiting for interrupts"))?);
         }
-        core.issuers.inherit(queues.iter().map(|(queue, pair, _)| (queue.cpu, pair.clone())).collect());
-
-        let mut inherited = Inherited::default();
-        let mut commands = Vec::new();
-        for (_, pair, adopted) in queues {
-            for adopted in adopted {
-                inherited.add(&pair, &adopted);
-                if !adopted.orphaned {
-                    commands.push(InheritedCommand::new(core, &pair, adopted));
-                }
-            }
-        }
-        let mut requests = Vec::new();
-        for adopted in admin_commands {
-            if Core::is_event_request(0, adopted.command.cdw0.opcode()) && !adopted.orphaned {
-                requests.push(adopted.token);
-            } else if !adopted.orphaned {
-                self.expect(core, &adopted);
-                commands.push(InheritedCommand::new(core, &core.admin.queue, adopted));
-            }
-        }
-        core.hold_back(inherited);
-        let driver = NvmeDriver::start(core.clone());
-        self.go_on_with_events(core, requests);
-        // An interrupt may have come while nobody watched.
-        core.queues().iter().for_each(|queue| while queue.drain() != 0 {});
-        tracing::info!(commands = commands.len(), "took a controller over");
-        Ok(Restored { driver, commands, guest_memory })
-    }
-
-    /// Whoever sent it kept its time; now nobody else does. Format NVM takes as long as it takes.
-    fn expect(&self, core: &Arc<Core>, adopted: &Adopted) {
-        let opcode = adopted.command.cdw0.opcode();
-        if opcode == AdminOpcode::FORMAT_NVM.0 {
-            return;
-        }
-        let (token, sequence, admin) = (adopted.token, adopted.sequence, core.clone());
-        let task = async move { admin.admin.expect(opcode, token, sequence).await };
-        core.options.runtime.spawn("inherited admin command", Box::pin(task));
-    }
-
-    fn go_on_with_events(&self, core: &Arc<Core>, requests: Vec<Token>) {
-        let missing = core.event_requests().saturating_sub(requests.len());
-        for token in requests {
-            let runtime = &core.options.runtime;
-            runtime.spawn("async events", Box::pin(core.clone().watch_inherited_events(token)));
-        }
-        core.request_events(missing);
-        for dw0 in &self.saved.events {
-            core.inherit_event(*dw0);
-        }
-        let background = core.clone();
-        core.options.runtime.spawn("rescan", Box::pin(async move { background.rescan_all().await }));
+        Ok(prepared)
     }
 }

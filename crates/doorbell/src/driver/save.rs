@@ -182,6 +182,8 @@ impl Core {
             resets: self.resets.load(std::sync::atomic::Ordering::SeqCst),
             shadows,
             queues_in_all: self.issuers.most().into(),
+            version: self.registers.version.into(),
+            crto: self.registers.crto.into(),
         };
         Ok((state, memories.0))
     }

@@ -95,6 +95,10 @@ pub(crate) async fn serve(served: Arc<Served>, watched: Option<Watched>, runtime
                     tracing::error!(%error, "interrupts can no longer be waited for, polling instead");
                     break;
                 }
+                if stop.is_stopped() {
+                    // Whoever has the device now waits for the same interrupt, which this has taken away.
+                    return interrupt.raise();
+                }
                 served.queues().iter().for_each(|queue| {
                     queue.interrupted();
                 });

@@ -57,6 +57,12 @@ pub(crate) struct Driver {
     /// I/O queues that there may be with those that have an owner.
     #[prost(uint32, tag = "18")]
     pub(crate) queues_in_all: u32,
+    /// VS.
+    #[prost(fixed32, tag = "19")]
+    pub(crate) version: u32,
+    /// CRTO, where there is one.
+    #[prost(fixed32, tag = "20")]
+    pub(crate) crto: u32,
 }
 
 /// Shadow doorbells: a page of values and one of event indices.
