@@ -1,0 +1,119 @@
+//! The old process's side.
+
+use std::error::Error;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+use doorbell::{NvmeDriver, Saved};
+use doorbell_device::Leaving;
+
+use crate::handover::{Handover, reason};
+use crate::message::{Body, Hello, OLDEST, Offer, VERSION, What};
+use crate::owner::Owner;
+use crate::{GiveError, HandoverError, Luggage, MOST_DESCRIPTORS, Step};
+
+/// What a handover was like.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct Given {
+    /// How long [`NvmeDriver::save`] took.
+    pub save: Duration,
+    /// From then on until the other process had the controller, as far as this one knows.
+    pub still: Duration,
+}
+
+impl Handover {
+    /// Hands a driver's controller over, and waits for that; I/O goes on until the other process is there. `luggage` is asked
+    /// for what goes along when the driver is held still: no I/O ends from then on.
+    ///
+    /// After it, all that was pending on the driver ends with [`RequestError::HandedOver`](doorbell::RequestError::HandedOver).
+    ///
+    /// # Errors
+    /// [`GiveError`]. Then this process has the controller still, and everything goes on.
+    pub fn give<E: Into<Box<dyn Error + Send + Sync>>>(
+        self,
+        driver: &NvmeDriver,
+        luggage: impl FnOnce(&Saved) -> Result<Luggage, E>,
+    ) -> Result<Given, GiveError> {
+        driver.device().check_leave().map_err(GiveError::Device).inspect_err(|error| self.refuse(error))?;
+        self.greet().inspect_err(|error| self.refuse(error))?;
+        self.step(Step::Greeted);
+
+        let started = Instant::now();
+        let saved = driver.save().inspect_err(|error| self.refuse(error))?;
+        let save = started.elapsed();
+        self.step(Step::Saved);
+        // Dropped before the driver goes on, which uses it.
+        let leaving = driver.device().leave(saved.memory());
+        let leaving = leaving.map_err(GiveError::Device).inspect_err(|error| self.refuse(error))?;
+        self.step(Step::Held);
+        let luggage = luggage(&saved).map_err(|error| GiveError::Luggage(error.into()));
+        let luggage = luggage.inspect_err(|error| self.refuse(error))?;
+
+        let owner = Owner::offer()?;
+        match self.offer(&owner, &saved, &leaving, &luggage).and_then(|()| self.await_answer()) {
+            Err(error) if owner.keep() => {
+                self.refuse(&error);
+                return Err(error.into());
+            }
+            // Whatever happened to it since, it has taken the controller.
+            Err(error) => tracing::warn!(%error, "the controller was handed over"),
+            Ok(()) => {}
+        }
+        let still = started.elapsed();
+        self.step(Step::Informed);
+        leaving.let_go();
+        saved.hand_over();
+        self.step(Step::HandedOver);
+        Ok(Given { save, still })
+    }
+
+    fn greet(&self) -> Result<(), HandoverError> {
+        let (What::Hello(Hello { version, oldest }), _) = self.receive(self.patience)? else {
+            return Err(HandoverError::Misbehaved("it does not begin with its version".into()));
+        };
+        if oldest > VERSION || version < OLDEST {
+            return Err(HandoverError::Version { theirs: version, ours: VERSION });
+        }
+        Ok(())
+    }
+
+    fn offer(&self, owner: &Owner, saved: &Saved, leaving: &Leaving, luggage: &Luggage) -> Result<(), HandoverError> {
+        let parts = leaving.parts();
+        let body = Body {
+            kind: parts.kind.clone(),
+            device: parts.state.clone(),
+            driver: saved.state().to_vec(),
+            luggage: luggage.bytes.clone(),
+        };
+        let (file, len, crc) = body.write()?;
+        let count = |fds: usize| u32::try_from(fds).unwrap_or(u32::MAX);
+        let offer = Offer {
+            len,
+            crc,
+            device_descriptors: count(parts.descriptors.len()),
+            other_descriptors: count(luggage.descriptors.len()),
+        };
+        let word = owner.descriptor()?;
+        self.send(What::Offer(offer), &[word.as_fd(), file.as_fd()])?;
+        self.step(Step::Offered);
+        let all: Vec<BorrowedFd<'_>> = parts.descriptors.iter().chain(&luggage.descriptors).map(AsFd::as_fd).collect();
+        for some in all.chunks(MOST_DESCRIPTORS) {
+            self.send(What::Descriptors(count(some.len())), some)?;
+        }
+        self.step(Step::Sent);
+        Ok(())
+    }
+
+    fn await_answer(&self) -> Result<(), HandoverError> {
+        match self.receive(self.limit)?.0 {
+            What::Taken(true) => Ok(()),
+            other => Err(HandoverError::Misbehaved(format!("{other:?} instead of an answer"))),
+        }
+    }
+
+    /// Says why, to whoever still listens.
+    pub(crate) fn refuse(&self, error: &dyn Error) {
+        let _ = self.send(What::Refused(reason(error)), &[]);
+    }
+}
