@@ -19,8 +19,13 @@ impl Payload {
         let host = HostMemory::allocate(len)?;
         let memory = GuestMemory::builder().region(0, host.clone(), Access::ReadWrite).build()?;
         let memory = if registered { driver.register_memory(&memory)? } else { memory };
+        Ok(Self::arrived(memory, host))
+    }
+
+    /// Memory from address 0 on that is there already: what commands are given, and the same for us to look at.
+    pub(crate) fn arrived(memory: GuestMemory, host: HostMemory) -> Self {
         let gpns = (0..host.len().div_ceil(PAGE_SIZE) as u64).collect();
-        Ok(Self { memory, host, gpns })
+        Self { memory, host, gpns }
     }
 
     /// Memory that holds `data`.

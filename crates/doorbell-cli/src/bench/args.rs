@@ -21,6 +21,7 @@ Examples:
   doorbell bench
   doorbell bench emulated:size=1G,block=4096 --rw randrw --rwmixread 70 --iodepth 64 --verify
   doorbell bench emulated:null,size=1T --rw randread --bs 4k --iodepth 32 --numjobs 2 --completion polling
+  doorbell bench vfio-user:/run/nvme0.sock --rw randrw --verify --size 1G --handover-every 500ms
   doorbell bench emulated:file=disk.img --rw write --bs 128k --size 64M --runtime 10s -o json")]
 pub(crate) struct Bench {
     #[arg(value_name = "ADDRESS", long_help = crate::address::HELP)]
@@ -56,6 +57,16 @@ pub(crate) struct Bench {
     /// Seed of the random blocks [default: another one each time]
     #[arg(long, value_parser = parse::number)]
     pub(crate) seed: Option<u64>,
+    /// Hand the device to a fresh process so often, under load
+    ///
+    /// The process after goes on with all that is in flight. Printed are the pause (the longest that a job had no completion
+    /// around a handover), how long saving took, and that no I/O was lost or done twice. For devices that can go to another
+    /// process: vfio-user:PATH
+    #[arg(long, value_name = "TIME", value_parser = parse::duration)]
+    pub(crate) handover_every: Option<Duration>,
+    /// Take over, from the process at standard input
+    #[arg(long, hide = true, requires = "handover_every")]
+    pub(crate) go_on: bool,
     /// Move all data through bounce buffers
     #[arg(long)]
     pub(crate) bounce: bool,

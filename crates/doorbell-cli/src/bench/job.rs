@@ -3,18 +3,23 @@
 //! Its loop does, for each I/O, what has to be done and no more: one time stamp, which ends one I/O and begins the
 //! next, read from the CPU's own counter where it has a steady one; no allocation; no division. What `--verify` needs is left out at compile time where it is not asked for.
 
+mod go_on;
+
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Barrier};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use doorbell::{ErrorClass, Namespace, NvmeDriver, PagedRange, RequestError, Transfer};
+use doorbell::{ErrorClass, InheritedCommand, Namespace, NvmeDriver, PagedRange, RequestError, Transfer};
 use quanta::{Clock, Instant};
 
+use self::go_on::Resumed;
 use super::executor::Ready;
 use super::outcome::Outcome;
 use super::pattern;
+use super::pause::Pause;
+use super::relay::Inherited;
 use super::rng::Rng;
 use super::stop::Stop;
 use super::units::{Ledger, Next, Order, Region};
@@ -35,6 +40,7 @@ pub(super) struct Job<'a> {
     pub(super) driver: &'a NvmeDriver,
     pub(super) namespace: &'a Namespace,
     pub(super) stop: &'a Stop,
+    pub(super) pause: &'a Pause,
     pub(super) cpu: u32,
     pub(super) depth: usize,
     pub(super) region: Region,
@@ -70,6 +76,8 @@ pub(super) struct Phase {
     pub(super) time: Option<Duration>,
     /// Only units whose contents are known.
     pub(super) known_only: bool,
+    /// What another process had under way.
+    pub(super) inherited: Option<Inherited>,
 }
 
 impl Job<'_> {
@@ -77,16 +85,25 @@ impl Job<'_> {
     pub(super) fn run<const VERIFY: bool>(&self, ledger: &mut Ledger, phase: Phase, ready: &Barrier) -> Outcome {
         self.stop.wake_me();
         let mut run = Run::<VERIFY>::new(self, ledger, phase);
-        run.warm_up();
+        let inherited = run.phase.inherited.take();
+        if inherited.is_none() {
+            run.warm_up();
+        }
         ready.wait();
-        run.start();
+        match inherited {
+            Some(inherited) => run.go_on(inherited),
+            None => run.start(),
+        }
         run.run_out();
+        self.pause.end();
         run.outcome
     }
 }
 
 struct Slot<'a> {
     transfer: Option<Transfer<'a>>,
+    /// An I/O that another process began.
+    inherited: Option<InheritedCommand>,
     started: Instant,
     unit: u64,
     write: bool,
@@ -109,6 +126,8 @@ struct Run<'a, const VERIFY: bool> {
     deadline: Option<Instant>,
     /// Since when no I/O is begun any more.
     ending: Option<Instant>,
+    /// Where to say how long no I/O ended, and when the last one did, in the process before.
+    resumed: Option<Resumed>,
     /// Data, on its way to and from the pattern.
     scratch: Vec<u8>,
     outcome: Outcome,
@@ -127,12 +146,15 @@ impl<'a, const VERIFY: bool> Run<'a, VERIFY> {
             clock,
             ready,
             wakers,
-            slots: (0..job.depth).map(|_| Slot { transfer: None, started: now, unit: 0, write: false }).collect(),
+            slots: (0..job.depth)
+                .map(|_| Slot { transfer: None, inherited: None, started: now, unit: 0, write: false })
+                .collect(),
             ranges: (0..job.depth).map(|slot| job.payload.range(slot * job.stride, job.io_bytes)).collect(),
             idle: Vec::with_capacity(job.depth),
             in_flight: 0,
             deadline: None,
             ending: None,
+            resumed: None,
             scratch: if VERIFY { vec![0; job.io_bytes] } else { Vec::new() },
             outcome: Outcome::new(),
         }
@@ -164,6 +186,10 @@ impl<'a, const VERIFY: bool> Run<'a, VERIFY> {
     fn run_out(&mut self) {
         let ready = self.ready.clone();
         while self.in_flight != 0 {
+            if self.job.pause.is_requested() {
+                let over = self.job.pause.stop_here(self.job.cpu, self.snapshot());
+                self.ending = self.ending.or(over.then(|| self.clock.now()));
+            }
             if ready.drain(|slot| self.advance(slot)) {
                 if VERIFY && !self.idle.is_empty() {
                     self.wake_idle();
@@ -181,7 +207,7 @@ impl<'a, const VERIFY: bool> Run<'a, VERIFY> {
     /// Looks after a slot whose future was woken.
     #[inline]
     fn advance(&mut self, slot: usize) {
-        let Some(transfer) = &mut self.slots[slot].transfer else { return };
+        let Some(transfer) = &mut self.slots[slot].transfer else { return self.advance_inherited(slot) };
         if let Poll::Ready(result) = poll(transfer, &self.wakers[slot]) {
             let now = self.clock.now();
             self.in_flight -= 1;
@@ -213,6 +239,7 @@ impl<'a, const VERIFY: bool> Run<'a, VERIFY> {
                 true => job.namespace.write(job.cpu, lba, blocks, false, &job.payload.memory, range),
                 false => job.namespace.read(job.cpu, lba, blocks, &job.payload.memory, range),
             };
+            let transfer = transfer.tag(job.tag(slot));
             let place = &mut self.slots[slot];
             (place.started, place.unit, place.write) = (started, unit, write);
             match poll(place.transfer.insert(transfer), &self.wakers[slot]) {
@@ -246,9 +273,17 @@ impl<'a, const VERIFY: bool> Run<'a, VERIFY> {
     fn finish(&mut self, slot: usize, result: Result<(), RequestError>, now: Instant) {
         let &mut Slot { started, unit, write, .. } = &mut self.slots[slot];
         self.slots[slot].transfer = None;
+        if matches!(result, Err(RequestError::HandedOver)) {
+            // It is another process's, which has also taken over what is known of the unit.
+            self.ending.get_or_insert(now);
+            return;
+        }
         let ok = result.is_ok();
         match result {
             Ok(()) => {
+                if self.resumed.is_some() {
+                    self.resume(now);
+                }
                 let latency = now.duration_since(started);
                 self.outcome.record(write, latency.as_secs() * 1_000_000_000 + u64::from(latency.subsec_nanos()), now);
                 self.job.done.0.store(self.outcome.ios(), Ordering::Relaxed);

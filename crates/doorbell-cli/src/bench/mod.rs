@@ -3,34 +3,41 @@
 mod args;
 mod executor;
 mod job;
+mod leg;
 mod outcome;
 mod pattern;
+mod pause;
 mod plan;
 mod progress;
+mod relay;
 mod report;
 mod rng;
 mod stop;
+mod turns;
 mod units;
 
 pub(crate) use args::Bench;
 
-use std::sync::Barrier;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Result, bail};
-use doorbell::{CompletionMode, DriverOptions, Namespace, NvmeDriver, PAGE_SIZE};
+use anyhow::{Context, Result};
+use doorbell::{CompletionMode, DriverOptions, Namespace, NvmeDriver};
 use rustix::time::{ClockId, clock_gettime};
 
 use self::args::Rw;
 use self::job::{Counter, Job, Phase};
 use self::outcome::Outcome;
+use self::pause::Pause;
 use self::plan::Plan;
 use self::progress::Progress;
+use self::relay::Inherited;
 use self::report::Report;
 use self::rng::{Rng, mix};
 use self::stop::Stop;
+use self::turns::Turn;
 use self::units::{Ledger, Order, Region};
 use crate::cli::{Completion, Global};
 use crate::output::{self, Format};
@@ -46,131 +53,182 @@ const MOST_BOUNCE: u64 = 64 << 20;
 
 impl Bench {
     pub(crate) fn run(&self, global: &Global) -> Result<()> {
-        let device = address::open(self.address.as_deref().unwrap_or(OWN_DEVICE))?;
         let stop = Stop::on_interrupt()?;
         let completion = global.completion.unwrap_or(Completion::Adaptive);
-        let options = |options: DriverOptions| {
-            let bounce = self.bs.saturating_mul(self.iodepth.into()).clamp(512 << 10, MOST_BOUNCE);
-            options
-                .cpus(self.numjobs)
-                .depth(self.iodepth)
-                .completion(match completion {
-                    Completion::Polling => CompletionMode::CallerPolls,
-                    other => other.into(),
-                })
-                .max_transfer(self.bs.clamp(2 << 20, 1 << 30) as usize)
-                .always_bounce(self.bounce)
-                .bounce_pool(bounce as usize)
-        };
-        let report = session::with_device(device, global, options, async |driver| {
-            let namespace = session::namespace(driver, self.namespace_id).await?;
-            self.measure(driver, &namespace, &stop, completion)
-        })?;
+        if self.go_on {
+            return self.go_on(&stop, completion);
+        }
+        let device = address::open(self.address.as_deref().unwrap_or(OWN_DEVICE))?;
+        if self.handover_every.is_some() {
+            device.check_leave().context("--handover-every")?;
+        }
+        let report = session::with_device(
+            device,
+            global,
+            |options| self.options(options, completion),
+            async |driver| {
+                let namespace = session::namespace(driver, self.namespace_id).await?;
+                self.measure(driver, &namespace, &stop, completion)
+            },
+        )?;
         match global.output_format {
             Format::Normal => output::print(report.text())?,
             Format::Json => output::print_json(&report.json())?,
         }
-        let Outcome { errors, first_error, lost, miscompares, examples, .. } = &report.outcome;
-        if let (1.., Some(first)) = (miscompares, examples.first()) {
-            bail!("{miscompares} blocks do not hold what was written; {first}");
-        }
-        if *errors != 0 {
-            bail!("{errors} I/Os failed; the first: {}", first_error.as_deref().unwrap_or("unknown"));
-        }
-        if *lost != 0 {
-            bail!("{lost} I/Os did not end in the time that they were given");
-        }
-        Ok(())
+        report.verdict()
+    }
+
+    fn options(&self, options: DriverOptions, completion: Completion) -> DriverOptions {
+        let bounce = self.bs.saturating_mul(self.iodepth.into()).clamp(512 << 10, MOST_BOUNCE);
+        options
+            .cpus(self.numjobs)
+            .depth(self.iodepth)
+            .completion(match completion {
+                Completion::Polling => CompletionMode::CallerPolls,
+                other => other.into(),
+            })
+            .max_transfer(self.bs.clamp(2 << 20, 1 << 30) as usize)
+            .always_bounce(self.bounce)
+            .bounce_pool(bounce as usize)
     }
 
     fn measure(
         &self,
         driver: &NvmeDriver,
         namespace: &Namespace,
-        stop: &Stop,
+        stop: &Arc<Stop>,
         completion: Completion,
     ) -> Result<Report> {
         let plan = Plan::new(self, namespace)?;
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos() as u64;
         let run = mix(now ^ u64::from(std::process::id()) << 48);
         let seed = self.seed.unwrap_or(run >> 32);
-        let mut jobs = Jobs { jobs: Vec::new(), stop, io_bytes: plan.io_bytes as u64, seed };
+        let pause = Arc::new(Pause::default());
+        let shared = Shared { driver, namespace, stop, pause: &pause, completion, run, seed };
+        let payload = |_| Payload::new(driver, plan.payload_bytes(self), !self.bounce);
+        let mut jobs = self.jobs(&shared, &plan, payload)?;
+        self.phases(&mut jobs, &shared, &plan)
+    }
+
+    fn jobs<'a>(
+        &self,
+        shared: &Shared<'a>,
+        plan: &Plan,
+        mut payload: impl FnMut(u32) -> Result<Payload>,
+    ) -> Result<Jobs<'a>> {
+        let mut jobs = Jobs {
+            jobs: Vec::new(),
+            stop: shared.stop,
+            pause: shared.pause,
+            io_bytes: plan.io_bytes as u64,
+            seed: shared.seed,
+        };
         for cpu in 0..self.numjobs {
-            let depth = self.iodepth as usize;
-            let stride = plan.io_bytes.next_multiple_of(PAGE_SIZE);
             let first_block = u64::from(cpu) * plan.units_per_job * u64::from(plan.blocks_per_unit);
             let job = Job {
-                driver,
-                namespace,
-                stop,
+                driver: shared.driver,
+                namespace: shared.namespace,
+                stop: shared.stop,
+                pause: shared.pause,
                 cpu,
-                depth,
+                depth: self.iodepth as usize,
                 region: Region { first_block, units: plan.units_per_job, blocks_per_unit: plan.blocks_per_unit },
                 io_bytes: plan.io_bytes,
-                stride,
-                payload: Payload::new(driver, depth * stride, !self.bounce)?,
-                completion,
-                run,
+                stride: plan.stride(),
+                payload: payload(cpu)?,
+                completion: shared.completion,
+                run: shared.run,
                 done: Counter::default(),
             };
             jobs.jobs.push(job);
         }
-        Ok(self.phases(&mut jobs, driver, namespace, completion, &plan))
+        Ok(jobs)
     }
 
-    fn phases(
-        &self,
-        jobs: &mut Jobs<'_>,
-        driver: &NvmeDriver,
-        namespace: &Namespace,
-        completion: Completion,
-        plan: &Plan,
-    ) -> Report {
+    fn phases(&self, jobs: &mut Jobs<'_>, shared: &Shared<'_>, plan: &Plan) -> Result<Report> {
         let mut findings = Outcome::new();
         let check_own = self.address.is_none() && !self.verify;
         if check_own {
             let units = (OWN_CHECK / plan.io_bytes as u64 / u64::from(self.numjobs)).clamp(1, plan.units_per_job);
             let whole = jobs.set_units(units);
-            let mut ledgers = jobs.ledgers();
+            let mut ledgers = jobs.ledgers()?;
             findings.add_findings(jobs.run::<true>("checking", &mut ledgers, Work::Write).0);
             findings.add_findings(jobs.run::<true>("checking", &mut ledgers, Work::ReadBack).0);
             jobs.set_units(whole);
         }
-        let mut ledgers = if self.verify { jobs.ledgers() } else { jobs.no_ledgers() };
+        let mut ledgers = if self.verify { jobs.ledgers()? } else { jobs.no_ledgers()? };
         if self.verify && !self.rw.writes() {
             findings.add_findings(jobs.run::<true>("laying out", &mut ledgers, Work::Write).0);
         }
         let work = Work::Measure { rw: self.rw, rwmixread: self.rwmixread, time: self.runtime };
-        let (mut outcome, elapsed, cpu) = match self.verify {
-            true => jobs.run::<true>("measuring", &mut ledgers, work),
-            false => jobs.run::<false>("measuring", &mut ledgers, work),
+        let mut report = match self.handover_every {
+            None => self.whole(jobs, shared, &mut ledgers, work),
+            Some(every) => self.in_turns(jobs, shared, &mut ledgers, work, every)?,
         };
+        report.verified |= check_own;
+        report.outcome.add_findings(findings);
+        Ok(report)
+    }
+
+    /// All by this process.
+    fn whole(&self, jobs: &Jobs<'_>, shared: &Shared<'_>, ledgers: &mut [Ledger], work: Work) -> Report {
+        let (mut outcome, elapsed, cpu) = self.run_jobs(jobs, ledgers, work, Vec::new(), None);
         let interrupted = jobs.stop.is_set();
         if self.verify && outcome.writes != 0 {
-            findings.add_findings(jobs.run::<true>("checking", &mut ledgers, Work::ReadBack).0);
+            outcome.add_findings(jobs.run::<true>("checking", ledgers, Work::ReadBack).0);
         }
-        outcome.add_findings(findings);
+        Report { elapsed, cpu, interrupted, outcome, ..self.report(shared) }
+    }
+
+    /// What is asked for, with or without looking at what is read.
+    fn run_jobs(
+        &self,
+        jobs: &Jobs<'_>,
+        ledgers: &mut [Ledger],
+        work: Work,
+        inherited: Vec<Inherited>,
+        turn: Option<&mut Turn<'_>>,
+    ) -> (Outcome, Duration, Duration) {
+        match self.verify {
+            true => jobs.run_in_turns::<true>("measuring", ledgers, work, inherited, turn),
+            false => jobs.run_in_turns::<false>("measuring", ledgers, work, inherited, turn),
+        }
+    }
+
+    fn report(&self, shared: &Shared<'_>) -> Report {
         Report {
             rw: self.rw.name(),
-            address: driver.device().address(),
-            nsid: namespace.nsid(),
+            address: shared.driver.device().address(),
+            nsid: shared.namespace.nsid(),
             bs: self.bs,
             iodepth: self.iodepth,
             numjobs: self.numjobs,
-            seed: jobs.seed,
-            completion: match completion {
+            seed: shared.seed,
+            completion: match shared.completion {
                 Completion::Interrupt => "interrupt",
                 Completion::Polling => "polling",
                 Completion::Adaptive => "interrupt and polling",
             },
             bounce: self.bounce,
-            elapsed,
-            cpu,
-            interrupted,
-            verified: self.verify || check_own,
-            outcome,
+            elapsed: Duration::ZERO,
+            cpu: Duration::ZERO,
+            interrupted: false,
+            verified: self.verify,
+            outcome: Outcome::new(),
+            handovers: None,
         }
     }
+}
+
+/// What all jobs share.
+struct Shared<'a> {
+    driver: &'a NvmeDriver,
+    namespace: &'a Namespace,
+    stop: &'a Arc<Stop>,
+    pause: &'a Arc<Pause>,
+    completion: Completion,
+    run: u64,
+    seed: u64,
 }
 
 /// What all jobs do together.
@@ -186,7 +244,8 @@ enum Work {
 
 struct Jobs<'a> {
     jobs: Vec<Job<'a>>,
-    stop: &'a Stop,
+    stop: &'a Arc<Stop>,
+    pause: &'a Arc<Pause>,
     io_bytes: u64,
     seed: u64,
 }
@@ -197,12 +256,12 @@ impl Jobs<'_> {
         self.jobs.iter_mut().map(|job| std::mem::replace(&mut job.region.units, units)).next().unwrap_or(units)
     }
 
-    fn ledgers(&self) -> Vec<Ledger> {
-        self.jobs.iter().map(|job| Ledger::new(job.region.units)).collect()
+    fn ledgers(&self) -> Result<Vec<Ledger>> {
+        self.jobs.iter().map(|job| Ok(Ledger::new(job.region.units)?)).collect()
     }
 
-    fn no_ledgers(&self) -> Vec<Ledger> {
-        self.jobs.iter().map(|_| Ledger::new(0)).collect()
+    fn no_ledgers(&self) -> Result<Vec<Ledger>> {
+        self.jobs.iter().map(|_| Ok(Ledger::new(0)?)).collect()
     }
 
     /// Has all jobs do something; what came of it, how long it took, and how much CPU time.
@@ -212,7 +271,22 @@ impl Jobs<'_> {
         ledgers: &mut [Ledger],
         work: Work,
     ) -> (Outcome, Duration, Duration) {
+        self.run_in_turns::<VERIFY>(title, ledgers, work, Vec::new(), None)
+    }
+
+    /// As [`run`](Self::run), from where another process was, and until it is another's turn.
+    fn run_in_turns<const VERIFY: bool>(
+        &self,
+        title: &'static str,
+        ledgers: &mut [Ledger],
+        work: Work,
+        inherited: Vec<Inherited>,
+        mut turn: Option<&mut Turn<'_>>,
+    ) -> (Outcome, Duration, Duration) {
         let count = self.jobs.len();
+        let mut inherited: Vec<Option<Inherited>> = inherited.into_iter().map(Some).collect();
+        inherited.resize_with(count, || None);
+        self.pause.begin(count);
         let (ready, finished, main) = (Barrier::new(count + 1), AtomicUsize::new(0), thread::current());
         tracing::info!(jobs = count, "{title}");
         thread::scope(|scope| {
@@ -220,8 +294,10 @@ impl Jobs<'_> {
                 .jobs
                 .iter()
                 .zip(ledgers)
-                .map(|(job, ledger)| {
-                    let (phase, ready, finished, main) = (self.phase(job, work), &ready, &finished, &main);
+                .zip(inherited)
+                .map(|((job, ledger), inherited)| {
+                    let phase = Phase { inherited, ..self.phase(job, work) };
+                    let (ready, finished, main) = (&ready, &finished, &main);
                     scope.spawn(move || {
                         let outcome = job.run::<VERIFY>(ledger, phase, ready);
                         finished.fetch_add(1, Ordering::Release);
@@ -237,7 +313,11 @@ impl Jobs<'_> {
             let mut progress = Progress::new(title, time, units, self.io_bytes);
             // A thread that panics never finishes; joining it below tells.
             while finished.load(Ordering::Acquire) < count && !threads.iter().all(|thread| thread.is_finished()) {
-                thread::park_timeout(progress::INTERVAL);
+                let due = turn.as_ref().map_or(progress::INTERVAL, |turn| turn.relay.until_due());
+                thread::park_timeout(progress::INTERVAL.min(due));
+                if let Some(turn) = &mut turn {
+                    turn.look();
+                }
                 progress.update(self.jobs.iter().map(|job| job.done.get()).sum());
             }
             let cpu = cpu_time().saturating_sub(cpu_before);
@@ -268,9 +348,12 @@ impl Jobs<'_> {
                 mix,
                 time: Some(time),
                 known_only: false,
+                inherited: None,
             },
-            Work::Write => Phase { order: once, read_share: 0, mix, time: None, known_only: false },
-            Work::ReadBack => Phase { order: once, read_share: 1 << 32, mix, time: None, known_only: true },
+            Work::Write => Phase { order: once, read_share: 0, mix, time: None, known_only: false, inherited: None },
+            Work::ReadBack => {
+                Phase { order: once, read_share: 1 << 32, mix, time: None, known_only: true, inherited: None }
+            }
         }
     }
 }

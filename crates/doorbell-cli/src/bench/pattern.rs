@@ -20,7 +20,7 @@ const HEADER: usize = 40;
 const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// What a block should hold, and what it was found to hold.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Miscompare {
     /// The block that was read.
     pub(crate) lba: u64,
@@ -31,7 +31,7 @@ pub(crate) struct Miscompare {
 }
 
 /// What a block says of itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Stamp {
     pub(crate) run: u64,
     pub(crate) lba: u64,
@@ -39,7 +39,7 @@ pub(crate) struct Stamp {
 }
 
 /// What came instead of the expected block.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Found {
     /// All bytes are the same.

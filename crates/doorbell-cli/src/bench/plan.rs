@@ -1,7 +1,7 @@
 //! What a bench comes down to on the namespace that there is.
 
 use anyhow::{Result, bail};
-use doorbell::Namespace;
+use doorbell::{Namespace, PAGE_SIZE};
 
 use super::args::Bench;
 use crate::output;
@@ -29,6 +29,16 @@ impl Plan {
         let largest = u64::from(namespace.max_transfer_block_count()) * block;
         let there_is = namespace.block_count().saturating_mul(block);
         Self::of(bench.bs, bench.numjobs.into(), bench.size, block, largest, there_is)
+    }
+
+    /// Bytes from one slot's memory to the next one's.
+    pub(super) fn stride(&self) -> usize {
+        self.io_bytes.next_multiple_of(PAGE_SIZE)
+    }
+
+    /// Bytes of a job's memory.
+    pub(super) fn payload_bytes(&self, bench: &Bench) -> usize {
+        bench.iodepth as usize * self.stride()
     }
 
     fn of(bs: u64, jobs: u64, size: Option<u64>, block: u64, largest: u64, there_is: u64) -> Result<Self> {

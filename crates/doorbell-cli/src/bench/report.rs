@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use anyhow::{Result, bail};
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
+use super::leg::Handovers;
 use super::outcome::{EXAMPLES, Outcome};
 use crate::output;
 
@@ -25,6 +27,8 @@ pub(super) struct Report {
     /// Whether anything was written to be checked.
     pub(super) verified: bool,
     pub(super) outcome: Outcome,
+    /// What the handovers were like, where there were to be any.
+    pub(super) handovers: Option<Handovers>,
 }
 
 impl Report {
@@ -39,6 +43,29 @@ impl Report {
 
     fn cpu_ns_per_io(&self) -> f64 {
         self.cpu.as_nanos() as f64 / self.outcome.ios().max(1) as f64
+    }
+
+    /// An error if anything went wrong.
+    pub(super) fn verdict(&self) -> Result<()> {
+        let Outcome { errors, first_error, lost, miscompares, examples, .. } = &self.outcome;
+        if let (1.., Some(first)) = (miscompares, examples.first()) {
+            bail!("{miscompares} blocks do not hold what was written; {first}");
+        }
+        if *errors != 0 {
+            bail!("{errors} I/Os failed; the first: {}", first_error.as_deref().unwrap_or("unknown"));
+        }
+        if *lost != 0 {
+            bail!("{lost} I/Os did not end in the time that they were given");
+        }
+        if let Some(Handovers { lost, repeated, failed, first_failure, .. }) = &self.handovers {
+            if lost + repeated != 0 {
+                bail!("{lost} I/Os were lost in handovers, and {repeated} came twice");
+            }
+            if *failed != 0 {
+                bail!("{failed} handovers failed; the first: {}", first_failure.as_deref().unwrap_or("unknown"));
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn json(&self) -> Value {
@@ -83,6 +110,7 @@ impl Report {
             },
             "cpu_ns_per_io": self.cpu_ns_per_io(),
             "verify": verify,
+            "handovers": self.handovers.as_ref().map(handovers_json),
         })
     }
 
@@ -124,11 +152,49 @@ impl Report {
                 text += "    ...\n";
             }
         }
+        if let Some(handovers) = &self.handovers {
+            text += &handovers_text(handovers);
+        }
         if !latency.is_empty() {
             text += &format!("\n{}\n{}", percentiles(latency), chart(latency));
         }
         text
     }
+}
+
+fn handovers_json(handovers: &Handovers) -> Value {
+    let spread = |times: &[u64]| {
+        let [p50, p99, max] = Handovers::spread(times);
+        json!({ "p50": p50, "p99": p99, "max": max })
+    };
+    json!({
+        "count": handovers.saves.len(),
+        "failed": handovers.failed,
+        "first_failure": handovers.first_failure,
+        "inherited": handovers.inherited,
+        "lost": handovers.lost,
+        "repeated": handovers.repeated,
+        "pause_ns": spread(&handovers.pauses),
+        "save_ns": spread(&handovers.saves),
+    })
+}
+
+fn handovers_text(handovers: &Handovers) -> String {
+    let number = |number: u64| output::thousands(number.into());
+    let spread = |times: &[u64]| {
+        let [p50, p99, max] = Handovers::spread(times).map(time);
+        format!("median {p50}, p99 {p99}, max {max}")
+    };
+    format!(
+        "\n  handovers  {}, {} failed; {} I/Os in flight crossed over, {} lost, {} twice\n  pause      {}\n  saving     {}\n",
+        number(handovers.saves.len() as u64),
+        number(handovers.failed),
+        number(handovers.inherited),
+        number(handovers.lost),
+        number(handovers.repeated),
+        spread(&handovers.pauses),
+        spread(&handovers.saves),
+    )
 }
 
 fn percentiles(latency: &Histogram<u64>) -> String {

@@ -21,9 +21,7 @@ impl Stop {
                 // As a shell reports a process that SIGINT killed.
                 std::process::exit(130);
             }
-            for thread in &*handler.threads.lock().unwrap_or_else(PoisonError::into_inner) {
-                thread.unpark();
-            }
+            handler.wake_all();
         })?;
         Ok(stop)
     }
@@ -31,6 +29,18 @@ impl Stop {
     #[inline]
     pub(super) fn is_set(&self) -> bool {
         self.stopped.load(Ordering::Relaxed)
+    }
+
+    /// Has all threads look up.
+    pub(super) fn wake_all(&self) {
+        for thread in &*self.threads.lock().unwrap_or_else(PoisonError::into_inner) {
+            thread.unpark();
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn set(&self) {
+        self.stopped.store(true, Ordering::SeqCst);
     }
 
     /// Has the calling thread woken when it is set.

@@ -1,5 +1,9 @@
 //! The blocks of a job: which unit comes next, and, when verifying, what each holds and who works on it.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use doorbell_device::{DeviceError, HostMemory};
+
 use super::pattern::Stamp;
 use super::rng::Rng;
 
@@ -27,16 +31,43 @@ impl Region {
 /// What is known of the units, when verifying.
 #[derive(Debug)]
 pub(super) struct Ledger {
-    /// How often each was written; 0 never.
-    generations: Vec<u32>,
+    /// How often each was written; 0 never. In memory that another process can go on with.
+    generations: HostMemory,
     /// Readers of each, or [`WRITER`].
     busy: Vec<u16>,
 }
 
 impl Ledger {
-    pub(super) fn new(units: u64) -> Self {
-        let units = usize::try_from(units).unwrap_or(usize::MAX);
-        Self { generations: vec![0; units], busy: vec![0; units] }
+    pub(super) fn new(units: u64) -> Result<Self, DeviceError> {
+        Ok(Self::in_memory(HostMemory::allocate(Self::bytes(units))?, units))
+    }
+
+    /// Bytes of memory for so many units.
+    pub(super) fn bytes(units: u64) -> usize {
+        usize::try_from(units).ok().and_then(|units| units.checked_mul(size_of::<u32>())).unwrap_or(usize::MAX)
+    }
+
+    /// With what another process knew, in memory of [`bytes`](Self::bytes). Nobody works on any unit.
+    pub(super) fn in_memory(generations: HostMemory, units: u64) -> Self {
+        let units = usize::try_from(units).unwrap_or(usize::MAX).min(generations.dwords().len());
+        Self { generations, busy: vec![0; units] }
+    }
+
+    /// What another process needs to know what this one does.
+    pub(super) fn memory(&self) -> &HostMemory {
+        &self.generations
+    }
+
+    #[inline]
+    fn generation(&self, unit: u64) -> &AtomicU32 {
+        &self.generations.dwords()[unit as usize]
+    }
+
+    /// An I/O of another process is under way on a unit.
+    pub(super) fn go_on(&mut self, unit: u64, write: bool) {
+        if let Some(busy) = self.busy.get_mut(unit as usize) {
+            *busy = if write { WRITER } else { *busy + 1 };
+        }
     }
 
     /// Takes a unit for an I/O, if others that are in flight allow it: a write is alone on its unit.
@@ -48,16 +79,17 @@ impl Ledger {
             _ => return false,
         }
         if write {
-            let generation = &mut self.generations[unit as usize];
+            let generation = self.generation(unit);
             // From now until it is done, and for good if it fails, what the unit holds is not known.
-            *generation = ((*generation & !UNKNOWN) + 1) | UNKNOWN;
+            let next = ((generation.load(Ordering::Relaxed) & !UNKNOWN) + 1) | UNKNOWN;
+            generation.store(next, Ordering::Relaxed);
         }
         true
     }
 
     /// The generation that the write under way writes.
     pub(super) fn writing(&self, unit: u64) -> u64 {
-        u64::from(self.generations[unit as usize] & !UNKNOWN)
+        u64::from(self.generation(unit).load(Ordering::Relaxed) & !UNKNOWN)
     }
 
     /// Gives a unit back.
@@ -65,7 +97,8 @@ impl Ledger {
         if write {
             self.busy[unit as usize] = 0;
             if ok {
-                self.generations[unit as usize] &= !UNKNOWN;
+                let generation = self.generation(unit);
+                generation.store(generation.load(Ordering::Relaxed) & !UNKNOWN, Ordering::Relaxed);
             }
         } else {
             self.busy[unit as usize] -= 1;
@@ -74,7 +107,7 @@ impl Ledger {
 
     /// The generation that a unit holds, if that is known.
     pub(super) fn known(&self, unit: u64) -> Option<u64> {
-        let generation = self.generations[unit as usize];
+        let generation = self.generation(unit).load(Ordering::Relaxed);
         (generation != 0 && generation & UNKNOWN == 0).then_some(generation.into())
     }
 
@@ -105,6 +138,14 @@ pub(super) enum Next {
 }
 
 impl Order {
+    /// Where it is in sequence.
+    pub(super) fn position(&self) -> u64 {
+        match self {
+            Order::Random(_) => 0,
+            Order::Sequential { next, .. } => *next,
+        }
+    }
+
     /// The next unit that `begin` agrees to. In sequence, those that are not `wanted` are passed over.
     #[inline]
     pub(super) fn next(
@@ -152,7 +193,7 @@ mod tests {
 
     #[test]
     fn a_write_is_alone_on_its_unit() {
-        let mut ledger = Ledger::new(2);
+        let mut ledger = Ledger::new(2).unwrap();
         assert!(ledger.try_begin(0, false) && ledger.try_begin(0, false));
         assert!(!ledger.try_begin(0, true));
         ledger.end(0, false, true);
@@ -164,7 +205,7 @@ mod tests {
 
     #[test]
     fn what_a_unit_holds_is_known_after_a_write_that_succeeded() {
-        let mut ledger = Ledger::new(1);
+        let mut ledger = Ledger::new(1).unwrap();
         assert_eq!(ledger.known(0), None);
         assert!(ledger.try_begin(0, true));
         assert_eq!((ledger.writing(0), ledger.known(0)), (1, None));
@@ -177,6 +218,20 @@ mod tests {
         assert_eq!(ledger.writing(0), 3);
         ledger.end(0, true, true);
         assert_eq!(ledger.known(0), Some(3));
+    }
+
+    #[test]
+    fn another_process_goes_on_with_what_is_known() {
+        let mut ledger = Ledger::new(3).unwrap();
+        assert!(ledger.try_begin(0, true) && ledger.try_begin(1, true));
+        ledger.end(0, true, true);
+        let (file, _) = ledger.memory().file().unwrap();
+        let memory = HostMemory::from_file(file.clone(), 0, ledger.memory().len()).unwrap();
+        let mut other = Ledger::in_memory(memory, 3);
+        other.go_on(1, true);
+        assert_eq!((other.known(0), other.known(1), other.try_begin(1, false)), (Some(1), None, false));
+        other.end(1, true, true);
+        assert_eq!(other.known(1), Some(1));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod bench;
 mod chain;
 mod data;
+mod handover;
 mod harness;
 mod help;
 mod identify;
