@@ -1,7 +1,7 @@
 //! `shared_lines`: shows that on the I/O path two CPUs write to no cache line in common.
 //!
-//! Runs itself under valgrind's lackey, which tells every access to memory: two threads submit and complete I/O of all
-//! kinds, each on its own CPU's queue, in turns. A line that one of them writes and the other touches is shared: a lock, a
+//! Runs itself under valgrind's lackey, which tells every access to memory: it submits and completes I/O of all
+//! kinds on two CPUs' queues, in turns, on one thread, whose stack is left out. A line that one of them writes and the other touches is shared: a lock, a
 //! counter, a reference count, or two things that have nothing to do with each other. What the device does is not
 //! looked at. To show that it would be found, a counter is shared on purpose after.
 
@@ -37,7 +37,7 @@ struct Arguments {
 fn main() -> ExitCode {
     let Arguments { marks, work, share, shadows } = Arguments::parse();
     let result = match (marks, work) {
-        (true, _) => say(&format!("{:x}", work::marks())),
+        (true, _) => say(&format!("{:x} {:x}", work::marks(), std::ptr::from_ref(&share).addr())),
         (_, true) => work::run(share, shadows),
         _ => check(),
     };
@@ -90,10 +90,13 @@ fn touched(arguments: &[&str]) -> anyhow::Result<Touched> {
     // Under valgrind a program is always loaded at the same address.
     let marks = valgrind(&["--tool=none", "-q"], &["--marks"]).output();
     let marks = marks.context("valgrind could not be started; it is Debian's package valgrind")?;
-    let marks = u64::from_str_radix(String::from_utf8_lossy(&marks.stdout).trim(), 16).context("no marks")?;
+    let said = String::from_utf8_lossy(&marks.stdout);
+    let mut addresses = said.split_whitespace().map(|address| u64::from_str_radix(address, 16));
+    let marks = addresses.next().context("no marks")??;
+    let stack = addresses.next().context("no stack")??;
     let mut child = valgrind(&["--tool=lackey", "--trace-mem=yes"], arguments).spawn()?;
     let trace = child.stderr.take().context("valgrind says nothing")?;
-    let touched = Touched::read(BufReader::with_capacity(1 << 20, trace), marks)?;
+    let touched = Touched::read(BufReader::with_capacity(1 << 20, trace), marks, stack)?;
     ensure!(child.wait()?.success(), "the I/O failed");
     Ok(touched)
 }

@@ -6,6 +6,8 @@ use std::io::{BufRead, Read};
 
 /// Bytes of a cache line.
 const LINE: u64 = 64;
+/// Bytes about an address on it that belong to a stack.
+const STACK: u64 = 1 << 20;
 
 /// What each of two CPUs did with memory.
 #[derive(Default)]
@@ -41,8 +43,8 @@ impl fmt::Display for Shared {
 
 impl Touched {
     /// Reads a trace. A write to the first two words at `marks` says that a CPU's turn begins, one to the third that it
-    /// has ended.
-    pub(crate) fn read(mut trace: impl BufRead, marks: u64) -> std::io::Result<Self> {
+    /// has ended. What lies about `stack` is left out.
+    pub(crate) fn read(mut trace: impl BufRead, marks: u64, stack: u64) -> std::io::Result<Self> {
         let mut touched = Self::default();
         let (mut turn, mut instruction, mut line) = (None, 0, Vec::new());
         loop {
@@ -56,6 +58,7 @@ impl Touched {
                 (b'S' | b'M', Some(0)) => turn = Some(0),
                 (b'S' | b'M', Some(8)) => turn = Some(1),
                 (b'S' | b'M', Some(16)) => turn = None,
+                _ if address.abs_diff(stack) < STACK => {}
                 _ => {
                     if let Some(lines) = turn.and_then(|cpu: usize| touched.cpus.get_mut(cpu)) {
                         touch(lines, address, bytes, kind != b'L', instruction);
@@ -102,7 +105,7 @@ mod unit {
 
     fn shared(accesses: &[&str]) -> Vec<String> {
         let trace = format!("==1== Lackey\n{}\n", accesses.join("\n"));
-        let touched = Touched::read(trace.as_bytes(), 0x1000).expect("it is read");
+        let touched = Touched::read(trace.as_bytes(), 0x1000, 0xffff_0000).expect("it is read");
         touched.shared().iter().map(ToString::to_string).collect()
     }
 

@@ -1,12 +1,13 @@
 //! The I/O of two CPUs, in turns.
 
 use std::pin::Pin;
-use std::sync::Barrier;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use anyhow::ensure;
-use doorbell::{CompletionMode, ExclusiveQueue, GuestMemory, Namespace, NvmeDriver, PagedRange, ShadowDoorbells};
+use doorbell::{
+    CompletionMode, ExclusiveQueue, GuestMemory, Namespace, NvmeDriver, PagedRange, ShadowDoorbells, Transfer,
+};
 use doorbell_device::{Access, HostMemory};
 use doorbell_emulator::{ControllerConfig, NamespaceConfig, Subsystem};
 use doorbell_sim::World;
@@ -41,90 +42,84 @@ pub(crate) fn run(share: bool, shadows: bool) -> anyhow::Result<()> {
     let namespace = world.run(driver.namespace(1))?;
     let memory = GuestMemory::builder().region(0, HostMemory::allocate(1 << 20)?, Access::ReadWrite).build()?;
     let memory = driver.register_memory(&memory)?;
-    let mut own = Vec::new();
-    for cpu in 0..2 {
+    let gpns: Vec<u64> = (0..2 * COMMANDS).collect();
+    let mut cpus = Vec::new();
+    for (cpu, gpns) in (0..2).zip(gpns.chunks(COMMANDS as usize)) {
         world.run(namespace.flush(cpu))?;
-        own.push(world.run(driver.exclusive_queue())?);
+        let own = world.run(driver.exclusive_queue())?;
+        cpus.push(Cpu { cpu, own, driver: &driver, namespace: &namespace, memory: &memory, gpns, share });
     }
-    let (begin, end) = (Barrier::new(3), Barrier::new(3));
-    let results = std::thread::scope(|scope| {
-        let cpus: Vec<_> = own
-            .into_iter()
-            .enumerate()
-            .map(|(cpu, own)| {
-                let (driver, namespace, memory, begin, end) = (&driver, &namespace, &memory, &begin, &end);
-                scope.spawn(move || Cpu { cpu, own, driver, namespace, memory, share }.work([begin, end]))
-            })
-            .collect();
-        // First one CPU submits, then the other; then the device works; then each takes what is completed.
-        for turn in 0..TURNS * 4 {
-            if turn % 4 == 2 {
-                while world.step_devices() {}
-            }
-            begin.wait();
-            end.wait();
-        }
-        cpus.into_iter().map(|cpu| cpu.join()).collect::<Vec<_>>()
-    });
-    for result in results {
-        ensure!(result.is_ok_and(|done| done), "not every command ended well");
+    for _ in 0..TURNS {
+        let mut slices = vec![[[0; 512]; COMMANDS as usize]; 2];
+        let mut reads: Vec<_> = cpus.iter().zip(&mut slices).map(|(cpu, slices)| cpu.reads(slices)).collect();
+        // The device works in between, which is looked at as little as what this thread does besides.
+        let submitted = cpus.iter_mut().zip(&mut reads).all(|(cpu, reads)| cpu.submit(reads));
+        ensure!(submitted, "not every command was submitted");
+        while world.step_devices() {}
+        let ended = cpus.iter_mut().zip(&mut reads).all(|(cpu, reads)| cpu.complete(reads));
+        ensure!(ended, "not every command ended well");
     }
+    drop(cpus);
     world.run(driver.shutdown());
     Ok(())
 }
 
+/// What one CPU does.
 struct Cpu<'a> {
-    cpu: usize,
+    cpu: u32,
     own: ExclusiveQueue,
     driver: &'a NvmeDriver,
     namespace: &'a Namespace,
     memory: &'a GuestMemory,
+    gpns: &'a [u64],
     share: bool,
 }
 
-impl Cpu<'_> {
-    /// Submits, and takes what is completed, in turns with the other CPU and the device; whether all ended well.
-    fn work(mut self, [begin, end]: [&Barrier; 2]) -> bool {
-        let cpu = self.cpu as u32;
-        let gpns: Vec<u64> = (0..COMMANDS).map(|page| page + COMMANDS * u64::from(cpu)).collect();
-        let range = |i: u64| PagedRange::new(0, 4096, gpns.get(i as usize..=i as usize)?);
-        let mut context = Context::from_waker(Waker::noop());
-        let mut well = true;
-        for _ in 0..TURNS {
-            let mut slices = vec![[0; 512]; COMMANDS as usize];
-            let mut reads: Vec<_> = (0..COMMANDS)
-                .filter_map(|i| Some(self.namespace.read(cpu, i * 8, 8, self.memory, range(i)?)))
-                .chain(slices.iter_mut().map(|slice| self.namespace.read_slice(cpu, 0, slice)))
-                .collect();
-            let mut done = 0;
-            for part in 0..2 {
-                for turn in 0..2 {
-                    begin.wait();
-                    if turn == self.cpu {
-                        MARKS.0[turn].store(1, Ordering::SeqCst);
-                        if self.share {
-                            COUNTER.fetch_add(1, Ordering::Relaxed);
-                        }
-                        if part == 0 {
-                            well &= reads.iter_mut().all(|read| Pin::new(read).poll(&mut context).is_pending());
-                            let submitted = (0..COMMANDS).filter_map(|i| {
-                                self.own.read(self.namespace, i, i * 8, 8, self.memory, range(i)?).ok()
-                            });
-                            well &= submitted.count() as u64 == COMMANDS;
-                        } else {
-                            self.driver.poll_cpu(cpu);
-                            well &= reads
-                                .iter_mut()
-                                .all(|read| matches!(Pin::new(read).poll(&mut context), Poll::Ready(Ok(()))));
-                            done += self.own.poll().filter(|completed| completed.result.is_ok()).count();
-                        }
-                        MARKS.0[2].store(1, Ordering::SeqCst);
-                    }
-                    end.wait();
-                }
-            }
-            well &= done as u64 == COMMANDS;
+impl<'a> Cpu<'a> {
+    fn range(&self, i: u64) -> Option<PagedRange<'a>> {
+        PagedRange::new(0, 4096, self.gpns.get(i as usize..=i as usize)?)
+    }
+
+    fn reads<'b>(&self, slices: &'b mut [[u8; 512]]) -> Vec<Transfer<'b>>
+    where
+        'a: 'b,
+    {
+        let direct =
+            (0..COMMANDS).filter_map(|i| Some(self.namespace.read(self.cpu, i * 8, 8, self.memory, self.range(i)?)));
+        direct.chain(slices.iter_mut().map(|slice| self.namespace.read_slice(self.cpu, 0, slice))).collect()
+    }
+
+    fn begin(&self) {
+        MARKS.0[self.cpu as usize].store(1, Ordering::SeqCst);
+        if self.share {
+            COUNTER.fetch_add(1, Ordering::Relaxed);
         }
-        well
+    }
+
+    fn end() {
+        MARKS.0[2].store(1, Ordering::SeqCst);
+    }
+
+    fn submit(&mut self, reads: &mut [Transfer<'_>]) -> bool {
+        let mut context = Context::from_waker(Waker::noop());
+        self.begin();
+        let pending = reads.iter_mut().all(|read| Pin::new(read).poll(&mut context).is_pending());
+        let mut submitted = 0;
+        for i in 0..COMMANDS {
+            let Some(range) = self.range(i) else { continue };
+            submitted += u64::from(self.own.read(self.namespace, i, i * 8, 8, self.memory, range).is_ok());
+        }
+        Self::end();
+        pending && submitted == COMMANDS
+    }
+
+    fn complete(&mut self, reads: &mut [Transfer<'_>]) -> bool {
+        let mut context = Context::from_waker(Waker::noop());
+        self.begin();
+        self.driver.poll_cpu(self.cpu);
+        let ended = reads.iter_mut().all(|read| matches!(Pin::new(read).poll(&mut context), Poll::Ready(Ok(()))));
+        let own = self.own.poll().filter(|completed| completed.result.is_ok()).count() as u64;
+        Self::end();
+        ended && own == COMMANDS
     }
 }
