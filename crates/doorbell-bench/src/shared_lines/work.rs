@@ -50,8 +50,10 @@ pub(crate) fn run(share: bool, shadows: bool) -> anyhow::Result<()> {
         cpus.push(Cpu { cpu, own, driver: &driver, namespace: &namespace, memory: &memory, gpns, share });
     }
     for _ in 0..TURNS {
-        let mut slices = vec![[[0; 512]; COMMANDS as usize]; 2];
-        let mut reads: Vec<_> = cpus.iter().zip(&mut slices).map(|(cpu, slices)| cpu.reads(slices)).collect();
+        // Those of the two CPUs lie apart.
+        let mut slices = vec![[[0; 512]; COMMANDS as usize]; 3];
+        let mut reads: Vec<_> =
+            cpus.iter().zip(slices.iter_mut().step_by(2)).map(|(cpu, slices)| cpu.reads(slices)).collect();
         // The device works in between, which is looked at as little as what this thread does besides.
         let submitted = cpus.iter_mut().zip(&mut reads).all(|(cpu, reads)| cpu.submit(reads));
         ensure!(submitted, "not every command was submitted");
