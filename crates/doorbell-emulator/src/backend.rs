@@ -5,7 +5,6 @@ mod file;
 mod null;
 mod ram;
 mod ring;
-mod ring_lane;
 mod shared;
 
 pub use file::FileBackend;
@@ -76,6 +75,18 @@ pub trait Backend: Send + Sync + 'static {
     /// methods above. Never changes. The size, and what becomes durable at the end, are still these methods' matter.
     fn finishes_later(&self) -> bool {
         false
+    }
+
+    /// Whether this is bytes and nothing else, to which the controller adds formats, metadata and Write Uncorrectable. Then
+    /// the methods above have to do what they say even if it finishes later: a format with metadata is served by them
+    /// alone. Never changes.
+    fn is_plain(&self) -> bool {
+        !self.finishes_later()
+    }
+
+    /// Whether nothing is under way in any [`lane`](Self::lane). Asked before a format, while no lane is handed anything.
+    fn is_idle(&self) -> bool {
+        true
     }
 
     /// A controller's own way in, if this storage [finishes later](Self::finishes_later). `waker` wakes the controller.

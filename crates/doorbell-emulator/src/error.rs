@@ -42,6 +42,9 @@ pub enum EmulatorError {
     /// The LBA format is not one that the emulator has.
     #[error("the LBA format is not possible: {0}")]
     BadFormat(String),
+    /// Commands that the storage has not finished are in the way of a format.
+    #[error("the namespace has commands outstanding")]
+    Busy,
     /// The file behind a namespace cannot be used.
     #[error("{path}: {source}", path = path.display())]
     File {

@@ -1,6 +1,7 @@
 //! A namespace as it is: its format, its blocks, and what is known of them.
 
 use std::sync::RwLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nvme_spec::Status;
 use nvme_spec::identify::{LbaFormat, NamespaceIds, PiType};
@@ -11,6 +12,7 @@ use crate::marks::Marks;
 use crate::namespace_config::{NamespaceConfig, Storage};
 use crate::protection::PI_BYTES;
 use crate::reservation::Reservations;
+use crate::sync::write;
 
 /// Formats that fit the Identify Namespace data structure.
 const MAX_FORMATS: usize = 64;
@@ -22,8 +24,10 @@ const BLOCK_SHIFTS: std::ops::RangeInclusive<u8> = 9..=16;
 #[derive(Debug)]
 pub(crate) struct Namespace {
     pub(crate) nsid: u32,
-    /// Its storage takes commands, and finishes them later.
-    pub(crate) finishes_later: bool,
+    /// Its storage can take commands, and finish them later.
+    pub(crate) has_lanes: bool,
+    /// It does so in the present format.
+    uses_lanes: AtomicBool,
     pub(crate) state: RwLock<State>,
 }
 
@@ -47,7 +51,7 @@ pub(crate) struct State {
     /// Taken out of the subsystem: a controller that has not noticed yet must not use it any more.
     pub(crate) removed: bool,
     /// Written to since the last flush.
-    pub(crate) dirty: std::sync::atomic::AtomicBool,
+    pub(crate) dirty: AtomicBool,
 }
 
 /// How blocks are laid out in storage and on the wire.
@@ -98,10 +102,11 @@ impl Namespace {
             }
             Storage::Custom(backend) => backend,
         };
-        let finishes_later = data.finishes_later();
-        if finishes_later && layout.metadata > 0 {
+        let has_lanes = data.finishes_later();
+        if !data.is_plain() && layout.metadata > 0 {
             return Err(EmulatorError::BadFormat("this storage has no place for metadata".into()));
         }
+        let uses_lanes = AtomicBool::new(has_lanes && layout.metadata == 0);
         let blocks = count_blocks(data.size(), layout)?;
         let write_protected = config.read_only;
         let state = State {
@@ -117,7 +122,21 @@ impl Namespace {
             dirty: false.into(),
             config,
         };
-        Ok(Self { nsid, finishes_later, state: RwLock::new(state) })
+        Ok(Self { nsid, has_lanes, uses_lanes, state: RwLock::new(state) })
+    }
+
+    /// Whether commands are handed to its storage, which finishes them later.
+    #[inline]
+    pub(crate) fn finishes_later(&self) -> bool {
+        self.uses_lanes.load(Ordering::Relaxed)
+    }
+
+    /// Puts it into another format; see [`State::format`].
+    pub(crate) fn format(&self, index: usize, inline: bool, protection: PiType) -> Result<(), EmulatorError> {
+        let mut state = write(&self.state);
+        state.format(index, inline, protection)?;
+        self.uses_lanes.store(self.has_lanes && state.layout.metadata == 0, Ordering::Relaxed);
+        Ok(())
     }
 }
 
@@ -190,8 +209,11 @@ impl State {
 
     /// Loses all data, and takes on a format.
     pub(crate) fn format(&mut self, index: usize, inline: bool, protection: PiType) -> Result<(), EmulatorError> {
-        if self.data.finishes_later() {
+        if !self.data.is_plain() {
             return Err(EmulatorError::BadFormat("this storage keeps the format that it has".into()));
+        }
+        if !self.data.is_idle() {
+            return Err(EmulatorError::Busy);
         }
         let before = (self.config.format, self.config.inline_metadata, self.config.protection);
         (self.config.format, self.config.inline_metadata, self.config.protection) = (index, inline, protection);

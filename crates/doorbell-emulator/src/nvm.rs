@@ -44,7 +44,7 @@ impl Controller {
         let Some(Some(namespace)) = self.table.get(command.nsid.wrapping_sub(1) as usize) else {
             return self.io_without_namespace(sqid, command, verdict);
         };
-        if namespace.finishes_later {
+        if namespace.finishes_later() {
             return self.io_later(host, sqid, command, verdict);
         }
         let mut io = Io {
@@ -71,7 +71,7 @@ impl Controller {
     fn io_without_namespace(&mut self, sqid: u16, command: &Command, verdict: Option<&Verdict>) -> Outcome {
         let opcode = NvmOpcode(command.cdw0.opcode());
         if opcode == NvmOpcode::FLUSH && command.nsid == nvme_spec::NSID_ALL {
-            let later = self.table.iter().flatten().any(|namespace| namespace.finishes_later);
+            let later = self.table.iter().flatten().any(|namespace| namespace.finishes_later());
             if later && self.config.flush_all {
                 return self.flush_all_later(sqid, command, verdict);
             }

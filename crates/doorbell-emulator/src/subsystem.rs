@@ -144,7 +144,7 @@ impl Subsystem {
 
     /// Changes a namespace's size to `size` bytes.
     pub fn resize_namespace(&self, nsid: u32, size: u64) -> Result<(), EmulatorError> {
-        self.change(nsid, |state| state.resize(size))
+        self.change(nsid, |namespace| write(&namespace.state).resize(size))
     }
 
     /// Formats a namespace, as Format NVM does: all data is lost.
@@ -155,13 +155,13 @@ impl Subsystem {
         inline_metadata: bool,
         protection: PiType,
     ) -> Result<(), EmulatorError> {
-        self.change(nsid, |state| state.format(format, inline_metadata, protection))
+        self.change(nsid, |namespace| namespace.format(format, inline_metadata, protection))
     }
 
     /// Makes a namespace read-only, or writable again.
     pub fn set_read_only(&self, nsid: u32, read_only: bool) -> Result<(), EmulatorError> {
-        self.change(nsid, |state| {
-            state.write_protected = read_only;
+        self.change(nsid, |namespace| {
+            write(&namespace.state).write_protected = read_only;
             Ok(())
         })
     }
@@ -230,11 +230,11 @@ impl Subsystem {
     fn change(
         &self,
         nsid: u32,
-        change: impl FnOnce(&mut crate::namespace::State) -> Result<(), EmulatorError>,
+        change: impl FnOnce(&Namespace) -> Result<(), EmulatorError>,
     ) -> Result<(), EmulatorError> {
         let inner = lock(&self.shared.inner);
         let namespace = inner.get(nsid)?;
-        change(&mut write(&namespace.state))?;
+        change(&namespace)?;
         inner.tell_attached(&namespace, false);
         Ok(())
     }

@@ -6,9 +6,10 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Once;
 
 use anyhow::{Context, Result, bail};
-use doorbell_emulator::{NamespaceConfig, RingBackend, SharedRamBackend, Storage};
+use doorbell_emulator::{Backend, EmulatorError, NamespaceConfig, RingBackend, SharedRamBackend, Storage};
 
 use crate::parse;
 
@@ -18,7 +19,7 @@ pub(crate) struct NamespaceSpec {
     kind: Kind,
     block: Option<u32>,
     read_only: bool,
-    /// The file by io_uring, where the kernel lets us.
+    /// A file: by io_uring, where the kernel lets us.
     uring: bool,
     text: String,
 }
@@ -68,7 +69,7 @@ impl NamespaceSpec {
         let config = match &self.kind {
             Kind::Ram(size) => memory(*size),
             Kind::Null(size) => NamespaceConfig::null(*size),
-            Kind::File(path) if self.uring => by_uring(path)?,
+            Kind::File(path) if self.uring => by_uring(path, self.block.unwrap_or(block))?,
             Kind::File(path) => NamespaceConfig::file(path),
             Kind::Device(spec) => {
                 let config = device(spec)?;
@@ -121,10 +122,10 @@ impl FromStr for NamespaceSpec {
             match option.split_once('=') {
                 Some(("block", value)) => spec.block = Some(block_size(value)?),
                 None if option == "readonly" => spec.read_only = true,
-                None if option == "uring" && is_file => spec.uring = true,
+                Some(("uring", value)) if is_file => spec.uring = on_or_off(value)?,
                 _ => {
                     return Err(format!(
-                        "there is no option {option:?}; there are block=, readonly, and uring for files"
+                        "there is no option {option:?}; there are block=, readonly, and uring= for files"
                     ));
                 }
             }
@@ -165,15 +166,28 @@ fn memory(size: u64) -> NamespaceConfig {
     }
 }
 
+fn on_or_off(text: &str) -> Result<bool, String> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err("on or off is needed".into()),
+    }
+}
+
 /// A file by io_uring; as any other where that is refused, as it is in many containers.
-fn by_uring(path: &Path) -> Result<NamespaceConfig> {
+fn by_uring(path: &Path, block: u32) -> Result<NamespaceConfig> {
     match RingBackend::open(path) {
         Ok(ring) => {
-            tracing::info!(path = %path.display(), "by io_uring");
+            let (size, block) = (ring.size(), u64::from(block));
+            if size == 0 || !size.is_multiple_of(block) {
+                return Err(EmulatorError::FileSize { path: path.into(), size, block }.into());
+            }
+            tracing::debug!(path = %path.display(), "by io_uring");
             Ok(NamespaceConfig::new(Storage::Custom(Box::new(ring))))
         }
         Err(error) if error.kind() == io::ErrorKind::Unsupported => {
-            tracing::warn!(path = %path.display(), %error, "no io_uring: one command at a time");
+            static ONCE: Once = Once::new();
+            ONCE.call_once(|| tracing::warn!(%error, "no io_uring: files are read and written a command at a time"));
             Ok(NamespaceConfig::file(path))
         }
         Err(error) => Err(error).with_context(|| path.display().to_string()),
@@ -194,7 +208,9 @@ mod tests {
     fn namespaces_are_named_by_kind_and_place() {
         let spec = |text: &str| text.parse::<NamespaceSpec>();
         assert_eq!(spec("ram:1G").unwrap().kind, Kind::Ram(1 << 30));
-        assert_eq!(spec("file:a:b").unwrap().kind, Kind::File("a:b".into()));
+        let file = spec("file:a:b").unwrap();
+        assert_eq!((file.kind, file.uring), (Kind::File("a:b".into()), false));
+        assert!(spec("file:a,uring=on").unwrap().uring);
         let null = spec("null:1T,block=4k,readonly").unwrap();
         assert_eq!((null.kind, null.block, null.read_only), (Kind::Null(1 << 40), Some(4096), true));
         let device = |text: &str| {
@@ -214,7 +230,8 @@ mod tests {
             ("ram:", "a number is needed"),
             ("ram:1G,block=1000", "power of two"),
             ("ram:1G,block", "block=, readonly"),
-            ("ram:1G,uring", "uring for files"),
+            ("ram:1G,uring=on", "uring= for files"),
+            ("file:a,uring=1", "on or off"),
             ("file:", "a file is needed"),
         ] {
             let error = spec(text).unwrap_err();

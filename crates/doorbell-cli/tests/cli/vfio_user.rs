@@ -19,9 +19,18 @@ fn four_queues_read_what_they_wrote() {
 }
 
 #[test]
-fn a_file_by_io_uring_has_what_was_written() {
+fn a_file_has_what_was_written_by_io_uring() {
+    a_file_has_what_was_written("on");
+}
+
+#[test]
+fn a_file_has_what_was_written_a_command_at_a_time() {
+    a_file_has_what_was_written("off");
+}
+
+fn a_file_has_what_was_written(uring: &str) {
     let place = place().with_disk("disk.img", 64 << 20);
-    let _server = Server::start(&place, "--socket a --namespace file:disk.img,uring --queues 8", 1);
+    let _server = Server::start(&place, &format!("--socket a --namespace file:disk.img,uring={uring} --queues 8"), 1);
     let bench =
         "bench vfio-user:a --rw randrw --bs 16k --iodepth 16 --numjobs 4 --size 8M --runtime 1s --verify -o json";
     let result = place.doorbell(bench).json();

@@ -11,7 +11,7 @@ use crate::controller::Controller;
 use crate::error::EmulatorError;
 use crate::namespace::Namespace;
 use crate::reservation::Group;
-use crate::sync::{read, write};
+use crate::sync::read;
 
 impl Controller {
     pub(super) fn format_nvm(&mut self, call: &Call<'_>) -> Result<u64, Status> {
@@ -36,9 +36,10 @@ impl Controller {
             }
         }
         for namespace in &targets {
-            let formatted = write(&namespace.state).format(index, cdw10.mset(), cdw10.pi());
+            let formatted = namespace.format(index, cdw10.mset(), cdw10.pi());
             formatted.map_err(|error| match error {
                 EmulatorError::BadFormat(_) | EmulatorError::BadSize { .. } => Status::INVALID_FORMAT,
+                EmulatorError::Busy => Status::COMMAND_SEQUENCE_ERROR,
                 _ => Status::INTERNAL_ERROR,
             })?;
             // The host that formats knows; the others are told.

@@ -49,6 +49,11 @@ impl Claims {
         (id, granted)
     }
 
+    /// Whether nobody works on anything, or is to.
+    pub(super) fn is_empty(&self) -> bool {
+        lock(&self.inner).list.is_empty()
+    }
+
     /// Whether a claim may be used by now.
     pub(super) fn is_granted(&self, id: u64) -> bool {
         lock(&self.inner).list.iter().any(|claim| claim.id == id && claim.waits.is_none())

@@ -1,5 +1,10 @@
 //! A file by io_uring: many operations at a time, straight between the file and the host's memory.
 
+mod lane;
+mod own;
+mod pieces;
+mod watch;
+
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::AsFd;
@@ -9,16 +14,18 @@ use std::task::Waker;
 
 use doorbell_device::{DeviceError, FileRing};
 
+use self::lane::RingLane;
 use super::claims::Claims;
-use super::ring_lane::RingLane;
 use super::{Backend, BackendError, Crossing, FileBackend};
 use crate::lane::Lane;
+use crate::transfer::{FromHost, ToHost};
 
 /// Storage in a file (or a block device) that [finishes later](Backend::finishes_later), by io_uring.
 ///
 /// Data moves straight between the page cache and the host's memory. Flush is `fdatasync`, and a write with Force Unit
 /// Access is on disk when it completes. Operations that touch the same bytes take turns. Comparing, copying and
-/// deallocating are carried out by the controller's thread, between the others. There is no Write Uncorrectable.
+/// deallocating are carried out by the controller's thread, between the others; so is everything while the format has
+/// metadata.
 pub struct RingBackend {
     file: FileBackend,
     handle: Arc<File>,
@@ -60,6 +67,14 @@ impl Backend for RingBackend {
         self.file.write_bytes(offset, from)
     }
 
+    fn read(&self, offset: u64, len: usize, to: &mut ToHost<'_>) -> Result<(), BackendError> {
+        self.file.read(offset, len, to)
+    }
+
+    fn write(&mut self, offset: u64, len: usize, from: &mut FromHost<'_>) -> Result<(), BackendError> {
+        self.file.write(offset, len, from)
+    }
+
     fn flush(&self) -> Result<(), BackendError> {
         self.file.flush()
     }
@@ -74,6 +89,14 @@ impl Backend for RingBackend {
 
     fn finishes_later(&self) -> bool {
         true
+    }
+
+    fn is_plain(&self) -> bool {
+        true
+    }
+
+    fn is_idle(&self) -> bool {
+        self.claims.is_empty()
     }
 
     fn lane(&self, waker: Waker) -> Option<Box<dyn Lane>> {

@@ -87,7 +87,7 @@ impl Lanes {
         for entry in &mut self.entries {
             entry.attached = table.iter().flatten().any(|namespace| Arc::ptr_eq(namespace, &entry.namespace));
         }
-        for namespace in table.iter().flatten().filter(|namespace| namespace.finishes_later) {
+        for namespace in table.iter().flatten().filter(|namespace| namespace.has_lanes) {
             if self.position(namespace).is_none()
                 && let Some(lane) = read(&namespace.state).data.lane(self.waker.clone())
             {

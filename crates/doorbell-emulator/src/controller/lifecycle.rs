@@ -228,7 +228,7 @@ impl Controller {
     fn flush_all(&mut self) {
         let ticket = self.lanes.begin(None);
         for namespace in self.table.iter().flatten() {
-            if namespace.finishes_later {
+            if namespace.finishes_later() {
                 let _ = self.lanes.submit(namespace, ticket, Operation::Flush);
             } else if let Err(error) = read(&namespace.state).data.flush() {
                 tracing::warn!(nsid = namespace.nsid, %error, "flush on shutdown failed");

@@ -163,7 +163,7 @@ impl Controller {
         let Some(namespace) = self.namespace(first.nsid).cloned() else {
             return refused(self.not_attached(first.nsid));
         };
-        if namespace.finishes_later {
+        if namespace.finishes_later() {
             return self.pair_later(host, sqid, first, second, verdict).err().and_then(refused);
         }
         let mut state = sync::write(&namespace.state);

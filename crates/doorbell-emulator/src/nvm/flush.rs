@@ -28,7 +28,7 @@ impl Controller {
         if !self.config.flush_all {
             return Err(Status::INVALID_FIELD_IN_COMMAND);
         }
-        for namespace in self.table.iter().flatten().filter(|namespace| !namespace.finishes_later) {
+        for namespace in self.table.iter().flatten().filter(|namespace| !namespace.finishes_later()) {
             let state = sync::read(&namespace.state);
             if !state.removed {
                 state.reservations.check(self.host, Group::Write)?;

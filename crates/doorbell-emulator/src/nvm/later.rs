@@ -1,5 +1,7 @@
 //! Commands for storage that finishes later: checked here, and handed over.
 
+use std::sync::RwLockReadGuard;
+
 use doorbell_device::Access;
 use doorbell_device::inprocess::Host;
 use nvme_spec::nvm::{CopyCdw12, DsmCdw11, ReadWriteCdw12};
@@ -9,6 +11,7 @@ use super::Io;
 use crate::controller::{Controller, Lanes, Outcome, Waiting};
 use crate::fault::Verdict;
 use crate::lane::{Data, Operation, Ticket};
+use crate::namespace::State;
 use crate::reservation::Group;
 use crate::sync;
 use crate::transfer::{Rules, Toward, check_reachable, describe};
@@ -70,7 +73,7 @@ impl Controller {
         let waiting = Waiting { sqid, command: *command, second: None, verdict: verdict.cloned().map(Box::new) };
         let ticket = self.lanes.begin(Some(waiting));
         let mut result = self.flush_every_namespace().map(drop);
-        for namespace in self.table.iter().flatten().filter(|namespace| namespace.finishes_later) {
+        for namespace in self.table.iter().flatten().filter(|namespace| namespace.finishes_later()) {
             let state = sync::read(&namespace.state);
             if !state.removed && result.is_ok() {
                 let allowed = state.reservations.check(self.host, Group::Write);
@@ -115,7 +118,7 @@ enum Handed {
     Done(u64),
 }
 
-impl Io<'_> {
+impl<'a> Io<'a> {
     fn hand_over(&mut self, lanes: &mut Lanes, ticket: Ticket) -> Result<Handed, Status> {
         let oncs = self.config.oncs;
         match NvmOpcode(self.command.cdw0.opcode()) {
@@ -129,11 +132,11 @@ impl Io<'_> {
                 state.reservations.check(self.host, Group::Write)?;
                 lanes.submit(self.namespace, ticket, Operation::Flush)?;
             }
-            NvmOpcode::WRITE_ZEROES if oncs.write_zeroes() => self.on_blocks(lanes, ticket, self.config.wzsl)?,
+            NvmOpcode::WRITE_ZEROES if oncs.write_zeroes() => return self.on_blocks(lanes, ticket, self.config.wzsl),
             NvmOpcode::WRITE_UNCORRECTABLE if oncs.write_uncorrectable() => {
-                self.on_blocks(lanes, ticket, self.config.wusl)?;
+                return self.on_blocks(lanes, ticket, self.config.wusl);
             }
-            NvmOpcode::VERIFY if oncs.verify() => self.on_blocks(lanes, ticket, self.config.vsl)?,
+            NvmOpcode::VERIFY if oncs.verify() => return self.on_blocks(lanes, ticket, self.config.vsl),
             NvmOpcode::DSM if oncs.dataset_management() => return self.deallocate(lanes, ticket),
             NvmOpcode::COPY if oncs.copy() => self.copy_later(lanes, ticket)?,
             // What is left needs nothing of storage.
@@ -147,18 +150,19 @@ impl Io<'_> {
         let opcode = NvmOpcode(self.command.cdw0.opcode());
         let cdw12 = ReadWriteCdw12::from(self.command.cdw12);
         let (slba, blocks) = (self.command.cdw10_11(), u64::from(cdw12.block_count()));
-        let layout = {
-            let state = sync::read(&self.namespace.state);
-            let group = if opcode == NvmOpcode::WRITE { Group::Write } else { Group::Read };
-            self.check(&state, group, slba, blocks)?;
-            state.layout
-        };
+        let state = self.state()?;
+        let layout = state.layout;
+        let group = if opcode == NvmOpcode::WRITE { Group::Write } else { Group::Read };
+        self.check(&state, group, slba, blocks)?;
         let (toward, access) = match opcode {
             NvmOpcode::READ => (Toward::Host, Access::Write),
             _ => (Toward::Controller, Access::Read),
         };
         self.describe(layout.bytes(blocks), toward)?;
         check_reachable(self.dma, &self.scratch.extents, access)?;
+        if group == Group::Read && state.uncorrectable.touches(slba, blocks) {
+            return Err(Status::UNRECOVERED_READ_ERROR);
+        }
         let data = Data::new(self.dma, self.scratch.extents.as_slice(), access);
         let offset = layout.bytes(slba);
         let operation = match opcode {
@@ -166,7 +170,28 @@ impl Io<'_> {
             NvmOpcode::WRITE => Operation::Write { offset, from: data, fua: self.is_durable(cdw12.fua()) },
             _ => Operation::Compare { offset, with: data },
         };
-        lanes.submit(self.namespace, ticket, operation)
+        lanes.submit(self.namespace, ticket, operation)?;
+        if group == Group::Write {
+            self.correct(state, &[(slba, blocks)]);
+        }
+        Ok(())
+    }
+
+    /// The namespace, which keeps its format while this is held.
+    fn state(&self) -> Result<RwLockReadGuard<'a, State>, Status> {
+        let state = sync::read(&self.namespace.state);
+        // Somebody else has given it a format that storage does not finish later.
+        if state.layout.metadata > 0 { Err(Status::FORMAT_IN_PROGRESS) } else { Ok(state) }
+    }
+
+    /// Blocks that are written can be read again. Who reads them meanwhile, or marks them, comes before or after: all
+    /// that is outstanding may be carried out in any order.
+    fn correct(&self, state: RwLockReadGuard<'_, State>, written: &[(u64, u64)]) {
+        if written.iter().any(|(slba, blocks)| state.uncorrectable.touches(*slba, *blocks)) {
+            drop(state);
+            let mut state = sync::write(&self.namespace.state);
+            written.iter().for_each(|(slba, blocks)| state.uncorrectable.remove(*slba, *blocks));
+        }
     }
 
     /// Whether a write is to be on the medium when it completes.
@@ -177,13 +202,14 @@ impl Io<'_> {
     fn compare_and_write(&mut self, lanes: &mut Lanes, ticket: Ticket, second: &Command) -> Result<(), Status> {
         let cdw12 = ReadWriteCdw12::from(self.command.cdw12);
         let (slba, blocks) = (self.command.cdw10_11(), u64::from(cdw12.block_count()));
-        let layout = {
-            let state = sync::read(&self.namespace.state);
-            self.check_fused(&state)?;
-            self.check(&state, Group::Read, slba, blocks)?;
-            self.check(&state, Group::Write, slba, blocks)?;
-            state.layout
-        };
+        let state = self.state()?;
+        self.check_fused(&state)?;
+        self.check(&state, Group::Read, slba, blocks)?;
+        self.check(&state, Group::Write, slba, blocks)?;
+        if state.uncorrectable.touches(slba, blocks) {
+            return Err(Status::UNRECOVERED_READ_ERROR);
+        }
+        let layout = state.layout;
         let len = layout.bytes(blocks);
         let fua = self.is_durable(ReadWriteCdw12::from(second.cdw12).fua());
         self.describe(len, Toward::Controller)?;
@@ -194,22 +220,30 @@ impl Io<'_> {
         check_reachable(self.dma, &scratch.more_extents, Access::Read)?;
         let compare = Data::new(self.dma, scratch.extents.as_slice(), Access::Read);
         let write = Data::new(self.dma, scratch.more_extents.as_slice(), Access::Read);
+        // None of these blocks is marked: they were found readable.
         let operation = Operation::CompareAndWrite { offset: layout.bytes(slba), compare, write, fua };
         lanes.submit(self.namespace, ticket, operation)
     }
 
     /// A command on blocks that moves none.
-    fn on_blocks(&mut self, lanes: &mut Lanes, ticket: Ticket, limit: u8) -> Result<(), Status> {
+    fn on_blocks(&mut self, lanes: &mut Lanes, ticket: Ticket, limit: u8) -> Result<Handed, Status> {
         let opcode = NvmOpcode(self.command.cdw0.opcode());
         let cdw12 = ReadWriteCdw12::from(self.command.cdw12);
         let (slba, blocks) = (self.command.cdw10_11(), u64::from(cdw12.block_count()));
-        let state = sync::read(&self.namespace.state);
+        let state = self.state()?;
+        if opcode == NvmOpcode::WRITE_UNCORRECTABLE && state.data.is_plain() {
+            drop(state);
+            return self.write_uncorrectable().map(Handed::Done);
+        }
         let (offset, len) = (state.layout.bytes(slba), state.layout.bytes(blocks));
         if len > self.config.size_limit(limit) {
             return Err(Status::INVALID_FIELD_IN_COMMAND);
         }
         let group = if opcode == NvmOpcode::VERIFY { Group::Read } else { Group::Write };
         self.check(&state, group, slba, blocks)?;
+        if group == Group::Read && state.uncorrectable.touches(slba, blocks) {
+            return Err(Status::UNRECOVERED_READ_ERROR);
+        }
         let operation = match opcode {
             NvmOpcode::VERIFY => Operation::Verify { offset, len },
             NvmOpcode::WRITE_UNCORRECTABLE => Operation::WriteUncorrectable { offset, len },
@@ -218,30 +252,38 @@ impl Io<'_> {
                 Operation::WriteZeroes { offset, len, deallocate: cdw12.deac(), fua }
             }
         };
-        lanes.submit(self.namespace, ticket, operation)
+        lanes.submit(self.namespace, ticket, operation)?;
+        if group == Group::Write {
+            self.correct(state, &[(slba, blocks)]);
+        }
+        Ok(Handed::Over)
     }
 
     fn deallocate(&mut self, lanes: &mut Lanes, ticket: Ticket) -> Result<Handed, Status> {
         let ranges = self.receive_ranges()?;
-        let state = sync::read(&self.namespace.state);
+        let state = self.state()?;
         self.check_ranges(&state, &ranges)?;
         if !DsmCdw11::from(self.command.cdw11).ad() {
             return Ok(Handed::Done(0));
         }
-        let bytes = |blocks: u64| state.layout.bytes(blocks);
-        let ranges: Vec<_> = ranges.iter().map(|range| (bytes(range.slba), bytes(range.nlb.into()))).collect();
+        let layout = state.layout;
+        let blocks: Vec<_> = ranges.iter().map(|range| (range.slba, u64::from(range.nlb))).collect();
+        let ranges: Vec<_> = blocks.iter().map(|(slba, nlb)| (layout.bytes(*slba), layout.bytes(*nlb))).collect();
         lanes.submit(self.namespace, ticket, Operation::Deallocate { ranges: &ranges })?;
+        self.correct(state, &blocks);
         Ok(Handed::Over)
     }
 
     fn copy_later(&mut self, lanes: &mut Lanes, ticket: Ticket) -> Result<(), Status> {
         let ranges = self.receive_sources()?;
-        let state = sync::read(&self.namespace.state);
-        self.check_sources(&state, &ranges)?;
-        let bytes = |blocks: u64| state.layout.bytes(blocks);
+        let state = self.state()?;
+        let (target, total) = (self.command.cdw10_11(), self.check_sources(&state, &ranges)?);
+        let layout = state.layout;
+        let bytes = |blocks: u64| layout.bytes(blocks);
         let from: Vec<_> = ranges.iter().map(|range| (bytes(range.slba), bytes(range.block_count().into()))).collect();
         let fua = self.is_durable(CopyCdw12::from(self.command.cdw12).fua());
-        let operation = Operation::Copy { from: &from, to: bytes(self.command.cdw10_11()), fua };
-        lanes.submit(self.namespace, ticket, operation)
+        lanes.submit(self.namespace, ticket, Operation::Copy { from: &from, to: bytes(target), fua })?;
+        self.correct(state, &[(target, total)]);
+        Ok(())
     }
 }

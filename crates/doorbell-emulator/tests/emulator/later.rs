@@ -9,7 +9,7 @@ use doorbell_device::{Device, HostMemory};
 use doorbell_emulator::{
     Backend, BackendError, ControllerConfig, Data, Ended, Lane, NamespaceConfig, Operation, Storage, Subsystem, Ticket,
 };
-use nvme_spec::admin::{AbortCdw10, DeleteQueueCdw10};
+use nvme_spec::admin::{AbortCdw10, DeleteQueueCdw10, FormatNvmCdw10};
 use nvme_spec::nvm::{DsmCdw11, DsmRange};
 use nvme_spec::registers::{Cc, Csts};
 use nvme_spec::{AdminOpcode, Cdw0, Command, Completion, DataPointer, NvmOpcode, Status, StatusField};
@@ -26,6 +26,8 @@ struct Slow(Arc<Mutex<Inner>>);
 #[derive(Default)]
 struct Inner {
     bytes: Vec<u8>,
+    /// It has nothing but bytes.
+    plain: bool,
     /// What was taken and not ended, in order.
     taken: Vec<(Ticket, Taken)>,
     ended: Vec<Ended>,
@@ -117,8 +119,9 @@ impl Backend for Slow {
         panic!("it has lanes")
     }
 
-    fn deallocate(&mut self, _offset: u64, _len: u64) -> Result<(), BackendError> {
-        panic!("it has lanes")
+    fn deallocate(&mut self, offset: u64, len: u64) -> Result<(), BackendError> {
+        self.lock().bytes[offset as usize..][..len as usize].fill(0);
+        Ok(())
     }
 
     fn resize(&mut self, size: u64) -> Result<(), BackendError> {
@@ -128,6 +131,14 @@ impl Backend for Slow {
 
     fn finishes_later(&self) -> bool {
         true
+    }
+
+    fn is_plain(&self) -> bool {
+        self.lock().plain
+    }
+
+    fn is_idle(&self) -> bool {
+        self.lock().taken.is_empty()
     }
 
     fn lane(&self, waker: Waker) -> Option<Box<dyn Lane>> {
@@ -442,6 +453,38 @@ fn a_shutdown_flushes_and_waits() {
     host.step();
     assert_eq!(host.csts().shst(), Csts::SHST_COMPLETE);
     assert_eq!(slow.lock().flushes, 1);
+}
+
+#[test]
+fn a_format_is_refused_while_commands_are_outstanding() {
+    let slow = Slow::default();
+    {
+        let mut inner = slow.lock();
+        (inner.bytes, inner.plain) = (pattern(4, SIZE as usize), true);
+    }
+    let subsystem = Subsystem::default();
+    subsystem.add_namespace(namespace(&slow)).unwrap();
+    let mut host = Host::with_queue(&subsystem, ControllerConfig::default());
+    let (read, buffer) = read_into(&host, 1, 1);
+    host.submit(1, &read);
+    assert!(completions(&mut host, 1).is_empty());
+    let format = FormatNvmCdw10::new().with_lbafl(0);
+    let format = Command { nsid: 1, cdw10: format.into(), ..AdminOpcode::FORMAT_NVM.command() };
+    host.admin_fails(&format, Status::COMMAND_SEQUENCE_ERROR);
+    slow.end_all();
+    assert!(completions(&mut host, 1)[0].status.is_success());
+    assert_eq!(bytes(&buffer, 4096), pattern(4, SIZE as usize)[4096..8192]);
+    host.submit(0, &format);
+    assert!(completions(&mut host, 0)[0].status.is_success());
+    assert!(slow.lock().bytes.iter().all(|byte| *byte == 0), "a format leaves nothing");
+}
+
+#[test]
+fn storage_that_is_not_bytes_alone_keeps_its_format() {
+    let (mut host, _slow) = slow();
+    let format = FormatNvmCdw10::new().with_lbafl(0);
+    let format = Command { nsid: 1, cdw10: format.into(), ..AdminOpcode::FORMAT_NVM.command() };
+    host.admin_fails(&format, Status::INVALID_FORMAT);
 }
 
 #[test]

@@ -7,6 +7,7 @@ use doorbell_device::inprocess::Run;
 use doorbell_device::{Device, DmaMemory};
 use doorbell_emulator::{ControllerConfig, NamespaceConfig, RingBackend, Storage, Subsystem};
 use nvme_spec::admin::FormatNvmCdw10;
+use nvme_spec::identify::PiType;
 use nvme_spec::nvm::{CopyRange, DsmCdw11, DsmRange};
 use nvme_spec::{AdminOpcode, Command, Completion, DataPointer, NvmOpcode, Status};
 
@@ -110,13 +111,80 @@ fn other_commands_do_what_they_say() {
     copy.set_cdw10_11(500);
     assert_eq!(run(&mut host, &copy), Status::SUCCESS);
     assert_eq!(read(&mut host, 500, 2), [&data[4096..8192], &data[3 * 4096..]].concat());
-    // What there is not.
-    assert_eq!(run(&mut host, &blocks(NvmOpcode::WRITE_UNCORRECTABLE, 0, 1)), Status::INVALID_COMMAND_OPCODE);
-    let format = FormatNvmCdw10::new().with_lbafl(0);
-    host.admin_fails(
-        &Command { nsid: 1, cdw10: format.into(), ..AdminOpcode::FORMAT_NVM.command() },
-        Status::INVALID_FORMAT,
-    );
+}
+
+#[test]
+fn blocks_marked_as_uncorrectable_are_so_until_they_are_written() {
+    let Some((mut host, _file)) = ring(Run::Stepped) else { return };
+    let memory = memory_with(&host, &pattern(5, 4096)[..]);
+    let (read_one, _lists) = transfer(&host, NvmOpcode::READ, 21, &memory);
+    let (compare, _lists) = transfer(&host, NvmOpcode::COMPARE, 21, &memory);
+    let sources = memory_with(&host, &[CopyRange::new(20, 3)][..]);
+    let copy_to = |lba| {
+        let dptr = DataPointer::prp(sources.iova(), 0);
+        let mut copy = Command { dptr, ..io_command(NvmOpcode::COPY) };
+        copy.set_cdw10_11(lba);
+        copy
+    };
+    let zeroed = memory_with(&host, &[DsmRange::new(19, 1), DsmRange::new(20, 4)][..]);
+    let deallocate = Command {
+        cdw10: 1,
+        cdw11: DsmCdw11::new().with_ad(true).into(),
+        dptr: DataPointer::prp(zeroed.iova(), 0),
+        ..io_command(NvmOpcode::DSM)
+    };
+    let (write_one, _lists) = transfer(&host, NvmOpcode::WRITE, 21, &memory);
+    let mut copy = copy_to(0);
+    copy.set_cdw10_11(21);
+    let elsewhere = memory_with(&host, &[CopyRange::new(500, 1)][..]);
+    copy.dptr = DataPointer::prp(elsewhere.iova(), 0);
+    for mends in [write_one, blocks(NvmOpcode::WRITE_ZEROES, 20, 2), deallocate, copy] {
+        assert_eq!(run(&mut host, &blocks(NvmOpcode::WRITE_UNCORRECTABLE, 21, 1)), Status::SUCCESS);
+        for reads in [read_one, compare, blocks(NvmOpcode::VERIFY, 20, 3), copy_to(600)] {
+            assert_eq!(run(&mut host, &reads), Status::UNRECOVERED_READ_ERROR);
+        }
+        assert_eq!(run(&mut host, &mends), Status::SUCCESS);
+        assert_eq!(run(&mut host, &blocks(NvmOpcode::VERIFY, 20, 3)), Status::SUCCESS);
+    }
+}
+
+fn format_to(host: &mut Host, lbaf: u8) -> Status {
+    let format = FormatNvmCdw10::new().with_lbafl(lbaf).with_pi(PiType(u8::from(lbaf > 1)));
+    let cid = host.submit(0, &Command { nsid: 1, cdw10: format.into(), ..AdminOpcode::FORMAT_NVM.command() });
+    loop {
+        host.step();
+        if let Some(completion) = host.ring(0).pop() {
+            assert_eq!(completion.cid, cid);
+            return completion.status.status();
+        }
+    }
+}
+
+#[test]
+fn a_format_with_protection_information_and_back() {
+    let Some((mut host, _file)) = ring(Run::Stepped) else { return };
+    let data = pattern(3, 4 * 4096);
+    write(&mut host, 30, &data, false);
+    assert_eq!(format_to(&mut host, 3), Status::SUCCESS);
+    // PRACT: the controller makes it, and finds it as it made it.
+    let memory = memory_with(&host, &data[..]);
+    let back = host.allocate(4 * 4096);
+    let (mut empty, _lists) = transfer(&host, NvmOpcode::READ, 30, &back);
+    empty.cdw12 |= 1 << 29;
+    assert_eq!(run(&mut host, &empty), Status::SUCCESS);
+    assert_eq!(bytes(&back, 4 * 4096), vec![0; 4 * 4096], "a format leaves nothing");
+    for (opcode, memory) in [(NvmOpcode::WRITE, &memory), (NvmOpcode::READ, &back)] {
+        let (mut command, _lists) = transfer(&host, opcode, 30, memory);
+        command.cdw12 |= 0xf << 26;
+        command.cdw14 = 30;
+        assert_eq!(run(&mut host, &command), Status::SUCCESS);
+        command.cdw14 = 31;
+        assert_eq!(run(&mut host, &command), Status::INVALID_PROTECTION_INFORMATION);
+    }
+    assert_eq!(bytes(&back, 4 * 4096), data);
+    assert_eq!(format_to(&mut host, 1), Status::SUCCESS);
+    write(&mut host, 30, &data, false);
+    assert_eq!(read(&mut host, 29, 4), [&[0; 4096], &data[..3 * 4096]].concat());
 }
 
 #[test]

@@ -6,23 +6,19 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::task::Waker;
-use std::thread::JoinHandle;
 
-use doorbell_device::{DeviceError, FileRing, HostMemory, Interrupt, MemoryPiece};
+use doorbell_device::{DeviceError, FileRing, MemoryPiece};
 use nvme_spec::{Status, StatusField};
-use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
-use super::claims::Claims;
-use super::file::give_back;
-use crate::lane::{Data, Ended, Lane, Operation, Ticket};
+use super::own::{compare, copy, failed, scatter, sync, verify, write_at, zero};
+use super::pieces::{Pieces, length, pieces, rest};
+use super::watch::Watch;
+use crate::backend::claims::Claims;
+use crate::lane::{Ended, Lane, Operation, Ticket};
 
 /// Operations that the kernel has at a time.
 const DEPTH: u32 = 256;
-/// Pieces of one operation (`IOV_MAX`).
-const MOST_PIECES: usize = 1024;
-/// Bytes that are looked at, at a time.
-const PIECE: usize = 256 << 10;
 
 pub(super) struct RingLane {
     ring: FileRing,
@@ -179,7 +175,10 @@ impl Lane for RingLane {
                 let claim = writes(offset, from.len());
                 let task = match pieces(&from)? {
                     Pieces::Straight(pieces) => Task::Write { offset, pieces, fua },
-                    Pieces::Odd(_) => own_write(offset, from.copy()?, fua),
+                    Pieces::Odd(_) => {
+                        let bytes = from.copy()?;
+                        Task::Own(Box::new(move |file| write_at(file, offset, &bytes, fua)))
+                    }
                 };
                 self.begin(ticket, claim, task);
             }
@@ -237,12 +236,7 @@ impl RingLane {
     fn zero(&mut self, ticket: Ticket, ranges: Vec<(u64, u64)>, fua: bool) {
         let start = ranges.iter().map(|(offset, _)| *offset).min().unwrap_or_default();
         let end = ranges.iter().map(|(offset, len)| offset.saturating_add(*len)).max().unwrap_or_default();
-        let task = move |file: &File| {
-            for (offset, len) in ranges {
-                give_back(file, offset, len).map_err(|error| failed(&error, Status::WRITE_FAULT))?;
-            }
-            if fua { sync(file) } else { Ok(()) }
-        };
+        let task = move |file: &File| zero(file, &ranges, fua);
         self.begin(ticket, Some((start, end, true)), Task::Own(Box::new(task)));
     }
 }
@@ -254,164 +248,6 @@ impl Drop for RingLane {
             if let Some(claim) = job.claim {
                 self.claims.remove(claim);
             }
-        }
-    }
-}
-
-enum Pieces {
-    Straight(Vec<MemoryPiece>),
-    /// Too many, or with some that are thrown away.
-    Odd(Vec<(Option<(HostMemory, usize)>, usize)>),
-}
-
-fn pieces(data: &Data<'_>) -> Result<Pieces, Status> {
-    let mut odd = Vec::new();
-    for piece in data.pieces() {
-        let piece = piece?;
-        odd.push((piece.memory.map(|part| (part.host.clone(), part.offset)), piece.len));
-    }
-    let straight: Option<Vec<MemoryPiece>> =
-        odd.iter().map(|(memory, len)| memory.clone().map(|(memory, offset)| (memory, offset, *len))).collect();
-    Ok(match straight.filter(|pieces| pieces.len() <= MOST_PIECES) {
-        Some(pieces) => Pieces::Straight(pieces),
-        None => Pieces::Odd(odd),
-    })
-}
-
-fn length(pieces: &[MemoryPiece]) -> usize {
-    pieces.iter().fold(0, |sum: usize, (_, _, len)| sum.saturating_add(*len))
-}
-
-/// Does what is left of a transfer of which only the first `moved` bytes were moved.
-fn rest(
-    offset: u64,
-    pieces: &[MemoryPiece],
-    moved: usize,
-    mut each: impl FnMut(u64, &HostMemory, usize, usize) -> Result<(), Status>,
-) -> Result<(), Status> {
-    let mut passed = 0usize;
-    for (memory, at, len) in pieces {
-        let skip = moved.saturating_sub(passed).min(*len);
-        if skip < *len {
-            let place = offset.saturating_add(passed.saturating_add(skip) as u64);
-            each(place, memory, at.saturating_add(skip), len.saturating_sub(skip))?;
-        }
-        passed = passed.saturating_add(*len);
-    }
-    Ok(())
-}
-
-fn failed(error: &io::Error, otherwise: Status) -> Status {
-    // The client has taken its memory away.
-    if Errno::from_io_error(error) == Some(Errno::FAULT) {
-        return Status::DATA_TRANSFER_ERROR;
-    }
-    tracing::warn!(%error, "the file fails");
-    otherwise
-}
-
-fn sync(file: &File) -> Result<(), Status> {
-    file.sync_data().map_err(|error| failed(&error, Status::WRITE_FAULT))
-}
-
-fn read_at(file: &File, offset: u64, to: &mut [u8]) -> Result<(), Status> {
-    file.read_exact_at(to, offset).map_err(|error| failed(&error, Status::UNRECOVERED_READ_ERROR))
-}
-
-fn write_at(file: &File, offset: u64, from: &[u8], fua: bool) -> Result<(), Status> {
-    file.write_all_at(from, offset).map_err(|error| failed(&error, Status::WRITE_FAULT))?;
-    if fua { sync(file) } else { Ok(()) }
-}
-
-fn own_write(offset: u64, bytes: Vec<u8>, fua: bool) -> Task {
-    Task::Own(Box::new(move |file| write_at(file, offset, &bytes, fua)))
-}
-
-fn scatter(file: &File, offset: u64, pieces: &[(Option<(HostMemory, usize)>, usize)], fua: bool) -> Result<(), Status> {
-    let mut at = offset;
-    for (memory, len) in pieces {
-        if let Some((memory, place)) = memory {
-            let mut bytes = vec![0; *len];
-            read_at(file, at, &mut bytes)?;
-            memory.write_at(*place, &bytes).map_err(|_| Status::DATA_TRANSFER_ERROR)?;
-        }
-        at = at.saturating_add(*len as u64);
-    }
-    if fua { sync(file) } else { Ok(()) }
-}
-
-/// Reads a range in pieces.
-fn each_piece(
-    file: &File,
-    offset: u64,
-    len: u64,
-    mut each: impl FnMut(u64, &[u8]) -> Result<(), Status>,
-) -> Result<(), Status> {
-    let mut buffer = vec![0; PIECE.min(usize::try_from(len).unwrap_or(PIECE))];
-    let mut done = 0;
-    while done < len {
-        let part = len.saturating_sub(done).min(PIECE as u64);
-        let bytes = buffer.get_mut(..part as usize).ok_or(Status::INTERNAL_ERROR)?;
-        read_at(file, offset.saturating_add(done), bytes)?;
-        each(done, bytes)?;
-        done = done.saturating_add(part);
-    }
-    Ok(())
-}
-
-fn verify(file: &File, offset: u64, len: u64) -> Result<(), Status> {
-    each_piece(file, offset, len, |_, _| Ok(()))
-}
-
-fn compare(file: &File, offset: u64, with: &[u8]) -> Result<(), Status> {
-    each_piece(file, offset, with.len() as u64, |at, bytes| {
-        let same = with.get(at as usize..).is_some_and(|rest| rest.starts_with(bytes));
-        if same { Ok(()) } else { Err(Status::COMPARE_FAILURE) }
-    })
-}
-
-fn copy(file: &File, from: &[(u64, u64)], to: u64, fua: bool) -> Result<(), Status> {
-    let mut target = to;
-    for (offset, len) in from {
-        each_piece(file, *offset, *len, |at, bytes| write_at(file, target.saturating_add(at), bytes, false))?;
-        target = target.saturating_add(*len);
-    }
-    if fua { sync(file) } else { Ok(()) }
-}
-
-/// Wakes a controller when something has ended in its ring.
-struct Watch {
-    stop: Interrupt,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Watch {
-    fn start(ended: Interrupt, waker: Waker) -> Result<Self, DeviceError> {
-        let stop = Interrupt::new()?;
-        let stopped = stop.clone();
-        let watch = move || loop {
-            let mut fds = [PollFd::new(&ended, PollFlags::IN), PollFd::new(&stopped, PollFlags::IN)];
-            match poll(&mut fds, None) {
-                Ok(_) | Err(Errno::INTR) => {}
-                Err(error) => return tracing::error!(%error, "waiting for io_uring"),
-            }
-            if stopped.is_raised() {
-                return;
-            }
-            if ended.take() > 0 {
-                waker.wake_by_ref();
-            }
-        };
-        let thread = std::thread::Builder::new().name("doorbell-file".into()).spawn(watch);
-        Ok(Self { stop, thread: Some(thread.map_err(DeviceError::io("starting a thread"))?) })
-    }
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        self.stop.raise();
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
         }
     }
 }
