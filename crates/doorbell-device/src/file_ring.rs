@@ -65,7 +65,7 @@ impl FileRing {
 
     /// Operations under way.
     pub fn in_flight(&self) -> usize {
-        self.slots.len() - self.free.len()
+        self.slots.len().saturating_sub(self.free.len())
     }
 
     /// Reads from an offset of the file into memory.
@@ -73,9 +73,8 @@ impl FileRing {
     /// # Errors
     /// If there is no room, or the memory is not as long, or cannot be written to. Nothing is under way then.
     pub fn read(&mut self, token: u64, offset: u64, to: &[MemoryPiece]) -> Result<(), DeviceError> {
-        let slot = self.take(token, to, HostMemory::is_writable)?;
-        let pieces = &self.slots[slot].pieces;
-        let entry = opcode::Readv::new(self.fd(), pieces.as_ptr(), pieces.len() as u32).offset(offset).build();
+        let (slot, pieces) = self.take(token, to, HostMemory::is_writable)?;
+        let entry = opcode::Readv::new(self.fd(), pieces, to.len() as u32).offset(offset).build();
         self.push(slot, entry)
     }
 
@@ -84,10 +83,9 @@ impl FileRing {
     /// # Errors
     /// As [`read`](Self::read).
     pub fn write(&mut self, token: u64, offset: u64, from: &[MemoryPiece], durable: bool) -> Result<(), DeviceError> {
-        let slot = self.take(token, from, HostMemory::is_readable)?;
-        let pieces = &self.slots[slot].pieces;
+        let (slot, pieces) = self.take(token, from, HostMemory::is_readable)?;
         let flags = if durable { libc::RWF_DSYNC } else { 0 };
-        let entry = opcode::Writev::new(self.fd(), pieces.as_ptr(), pieces.len() as u32).offset(offset);
+        let entry = opcode::Writev::new(self.fd(), pieces, from.len() as u32).offset(offset);
         self.push(slot, entry.rw_flags(flags).build())
     }
 
@@ -96,7 +94,7 @@ impl FileRing {
     /// # Errors
     /// If there is no room.
     pub fn sync(&mut self, token: u64) -> Result<(), DeviceError> {
-        let slot = self.take(token, &[], |_| true)?;
+        let (slot, _) = self.take(token, &[], |_| true)?;
         let entry = opcode::Fsync::new(self.fd()).flags(types::FsyncFlags::DATASYNC).build();
         self.push(slot, entry)
     }
@@ -105,13 +103,13 @@ impl FileRing {
         types::Fd(self.file.as_raw_fd())
     }
 
-    /// A slot with this memory.
+    /// A slot with this memory, and where the memory's pieces are listed in it.
     fn take(
         &mut self,
         token: u64,
         memory: &[MemoryPiece],
         allowed: impl Fn(&HostMemory) -> bool,
-    ) -> Result<usize, DeviceError> {
+    ) -> Result<(usize, *const libc::iovec), DeviceError> {
         let mut pieces = Vec::with_capacity(memory.len());
         for (memory, offset, len) in memory {
             let inside = offset.checked_add(*len).is_some_and(|end| end <= memory.len());
@@ -121,10 +119,12 @@ impl FileRing {
             }
             pieces.push(libc::iovec { iov_base: memory.as_ptr().wrapping_add(*offset).cast(), iov_len: *len });
         }
-        let slot = self.free.pop().ok_or(DeviceError::Unsupported("more operations at a time"))?;
+        let Some((index, slot)) = self.free.pop().and_then(|index| Some((index, self.slots.get_mut(index)?))) else {
+            return Err(DeviceError::Unsupported("more operations at a time"));
+        };
         let memory = memory.iter().map(|(memory, ..)| memory.clone()).collect();
-        self.slots[slot] = Slot { busy: true, token, pieces, _memory: memory };
-        Ok(slot)
+        *slot = Slot { busy: true, token, pieces, _memory: memory };
+        Ok((index, slot.pieces.as_ptr()))
     }
 
     fn push(&mut self, slot: usize, entry: squeue::Entry) -> Result<(), DeviceError> {
@@ -138,7 +138,9 @@ impl FileRing {
             return Ok(());
         }
         // The ring is as long as there are slots, so there is room unless the kernel has not looked at it.
-        self.slots[slot] = Slot::default();
+        if let Some(slot) = self.slots.get_mut(slot) {
+            *slot = Slot::default();
+        }
         self.free.push(slot);
         Err(DeviceError::Unsupported("more operations at a time"))
     }

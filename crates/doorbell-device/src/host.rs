@@ -172,7 +172,7 @@ impl HostMemory {
             };
             in_file && a.as_ptr().wrapping_add(a.len) == b.as_ptr() && a.region.prot() == b.region.prot()
         };
-        if !parts.iter().zip(&parts[1..]).all(follows) {
+        if !parts.iter().zip(parts.iter().skip(1)).all(follows) {
             return None;
         }
         let len = parts.iter().try_fold(0usize, |sum, part| sum.checked_add(part.len))?;
@@ -214,7 +214,7 @@ impl HostMemory {
         let words = NonNull::new(region.as_ptr().cast::<AtomicU64>()).filter(|words| {
             region.prot() & READ_WRITE == READ_WRITE && words.is_aligned() && isize::try_from(len).is_ok()
         });
-        let word_count = if words.is_some() { len / size_of::<AtomicU64>() } else { 0 };
+        let word_count = if words.is_some() { len / 8 } else { 0 };
         Self { len, words: words.unwrap_or(NonNull::dangling()), word_count, region, _owner: None }
     }
 
@@ -266,7 +266,7 @@ impl HostMemory {
     #[inline]
     pub fn dwords(&self) -> &[AtomicU32] {
         // SAFETY: as for `words`: it is the same bytes, and what is aligned for a u64 is aligned for a u32.
-        unsafe { std::slice::from_raw_parts(self.words.as_ptr().cast::<AtomicU32>(), self.word_count * 2) }
+        unsafe { std::slice::from_raw_parts(self.words.as_ptr().cast::<AtomicU32>(), self.word_count.wrapping_mul(2)) }
     }
 
     /// A bounds-checked volatile window on memory that is readable.

@@ -49,6 +49,18 @@
 //! # Unsafe code
 //! This crate is the quarantine for unsafe code: everything it hands out is safe to use, whatever the device does.
 
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::indexing_slicing,
+        clippy::string_slice,
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::arithmetic_side_effects
+    )
+)]
+
 mod barrier;
 mod device;
 mod dma;
@@ -58,6 +70,10 @@ mod file_ring;
 mod groups;
 mod handover;
 mod host;
+#[cfg_attr(
+    not(test),
+    expect(clippy::arithmetic_side_effects, reason = "devices in software, for hosts that are trusted")
+)]
 pub mod inprocess;
 mod interrupt;
 mod mapping;
@@ -65,7 +81,15 @@ pub mod pci;
 mod replaceable;
 pub mod sigbus;
 pub mod vfio;
+#[cfg_attr(
+    not(test),
+    expect(clippy::arithmetic_side_effects, reason = "devices in software, for hosts that are trusted")
+)]
 pub mod wrap;
+#[cfg_attr(
+    not(test),
+    expect(clippy::arithmetic_side_effects, reason = "devices in software, for hosts that are trusted")
+)]
 pub mod zero_work;
 
 pub use barrier::{dma_rmb, dma_wmb, mb};

@@ -186,8 +186,9 @@ fn replace(address: usize) -> bool {
     });
     let Some((slot, start, len)) = found else { return false };
     let fits = |page: usize| {
-        let begins = address & !(page - 1);
-        (begins >= start && begins + page <= start + len).then_some((begins, page))
+        let begins = address & !page.wrapping_sub(1);
+        let inside = begins >= start && begins.checked_add(page)? <= start.checked_add(len)?;
+        inside.then_some((begins, page))
     };
     let ones = slot.ones.load(Ordering::SeqCst);
     // Part of a huge page cannot be replaced: the system refuses without changing anything, and it goes as a whole.

@@ -211,7 +211,7 @@ impl ExclusiveQueue {
         }
         // Not copied: it was just written, in smaller parts than a copy would read.
         let ended = self.found.get(self.handed_out)?;
-        self.handed_out += 1;
+        self.handed_out = self.handed_out.saturating_add(1);
         let buffer = self.buffers.get_mut(usize::from(ended.slot)).and_then(Option::take);
         Some(Completed { token: ended.tag, result: self.queue.result_of(ended), buffer })
     }

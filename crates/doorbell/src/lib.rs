@@ -9,6 +9,17 @@
 //! Nothing that the device says is believed.
 
 #![deny(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::indexing_slicing,
+        clippy::string_slice,
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::arithmetic_side_effects
+    )
+)]
 
 mod driver;
 mod error;
@@ -16,6 +27,13 @@ mod exclusive;
 mod manager;
 mod memory;
 mod namespace;
+#[cfg_attr(
+    not(test),
+    expect(
+        clippy::arithmetic_side_effects,
+        reason = "places in a ring and counters; what the device says is compared, never reckoned with"
+    )
+)]
 mod queue;
 mod registrations;
 mod runtime;

@@ -77,7 +77,7 @@ impl Core {
         let align = (self.page_size as u64).max(2 << 20);
         let request = |(gpa, host, access): (u64, &HostMemory, _)| {
             let host = host.clone();
-            MapRequest { host, access, align, offset: gpa % align }
+            MapRequest { host, access, align, offset: gpa.checked_rem(align).unwrap_or_default() }
         };
         let mappings = self.device.map_all(memory.regions().map(request).collect()).map_err(|error| match error {
             DeviceError::MappingLimit(reason) => DeviceError::MappingLimit(format!(
@@ -87,7 +87,7 @@ impl Core {
         })?;
         let key = {
             let mut known = self.registrations.lock();
-            known.last_key += 1;
+            known.last_key = known.last_key.wrapping_add(1);
             known.last_key
         };
         Ok(self.tie(memory, key, mappings))

@@ -312,7 +312,7 @@ pub fn create_io_sq(qid: u16, entries: u32, address: u64, cqid: u16) -> Command 
 /// Controllers whose LPA does not report extended data take no offset, and no more than 4,096 dwords.
 #[must_use]
 pub fn get_log_page(lid: LogId, nsid: u32, bytes: u64, offset: u64) -> Command {
-    let numd = u32::try_from(bytes.div_ceil(4).max(1) - 1).unwrap_or(u32::MAX);
+    let numd = u32::try_from(bytes.div_ceil(4).saturating_sub(1)).unwrap_or(u32::MAX);
     let [l0, l1, u0, u1] = numd.to_le_bytes();
     let mut command = Command {
         nsid,
@@ -330,7 +330,7 @@ pub fn get_log_page(lid: LogId, nsid: u32, bytes: u64, offset: u64) -> Command {
 pub fn log_page_bytes(command: &Command) -> u64 {
     let low = GetLogPageCdw10::from(command.cdw10).numdl();
     let high = GetLogPageCdw11::from(command.cdw11).numdu();
-    ((u64::from(high) << 16 | u64::from(low)) + 1) * 4
+    (u64::from(high) << 16 | u64::from(low)).saturating_add(1).saturating_mul(4)
 }
 
 fn zeroes_based(entries: u32) -> u16 {

@@ -60,7 +60,7 @@ impl ReadWriteCdw12 {
     /// How many blocks: 1 to 65,536.
     #[must_use]
     pub const fn block_count(self) -> u32 {
-        self.nlb() as u32 + 1
+        (self.nlb() as u32).saturating_add(1)
     }
 }
 

@@ -83,7 +83,7 @@ pub const NSSD_ABRUPT: u32 = 0x4162_7270;
 /// `dstrd` is [`Cap::dstrd`]; only its four bits count.
 #[must_use]
 pub const fn sq_tail_doorbell(qid: u16, dstrd: u8) -> usize {
-    offset::DOORBELLS + 2 * qid as usize * doorbell_stride(dstrd)
+    doorbell((qid as usize).saturating_mul(2), dstrd)
 }
 
 /// Offset in BAR0 of a completion queue's head doorbell, in bytes (NVMe over PCIe Transport, "CQyHDBL").
@@ -91,7 +91,12 @@ pub const fn sq_tail_doorbell(qid: u16, dstrd: u8) -> usize {
 /// `dstrd` is [`Cap::dstrd`]; only its four bits count.
 #[must_use]
 pub const fn cq_head_doorbell(qid: u16, dstrd: u8) -> usize {
-    offset::DOORBELLS + (2 * qid as usize + 1) * doorbell_stride(dstrd)
+    doorbell((qid as usize).saturating_mul(2).saturating_add(1), dstrd)
+}
+
+/// The offset of one of all doorbells, of which each queue has two.
+const fn doorbell(index: usize, dstrd: u8) -> usize {
+    offset::DOORBELLS.saturating_add(index.saturating_mul(doorbell_stride(dstrd)))
 }
 
 /// Distance between two doorbells in bytes: 2 ^ (2 + DSTRD), with DSTRD the four bits of [`Cap::dstrd`].
@@ -163,25 +168,25 @@ impl Cap {
     /// Entries of the largest I/O queue: 1 to 65,536 (2 is the least the specification allows).
     #[must_use]
     pub const fn max_queue_entries(self) -> u32 {
-        self.mqes() as u32 + 1
+        (self.mqes() as u32).saturating_add(1)
     }
 
     /// The smallest memory page, in bytes.
     #[must_use]
     pub const fn min_page_size(self) -> usize {
-        1 << (12 + self.mpsmin())
+        4096_usize.wrapping_shl(self.mpsmin() as u32)
     }
 
     /// The largest memory page, in bytes.
     #[must_use]
     pub const fn max_page_size(self) -> usize {
-        1 << (12 + self.mpsmax())
+        4096_usize.wrapping_shl(self.mpsmax() as u32)
     }
 
     /// The longest wait for CSTS.RDY to follow CC.EN that this register promises, in milliseconds.
     #[must_use]
     pub const fn timeout_ms(self) -> u32 {
-        self.to() as u32 * 500
+        (self.to() as u32).saturating_mul(500)
     }
 }
 
@@ -273,7 +278,7 @@ impl Cc {
     /// The memory page in use, in bytes.
     #[must_use]
     pub const fn page_size(self) -> usize {
-        1 << (12 + self.mps())
+        4096_usize.wrapping_shl(self.mps() as u32)
     }
 }
 

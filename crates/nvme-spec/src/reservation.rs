@@ -236,7 +236,7 @@ impl ReportHeader {
         } else {
             (size_of::<Self>(), size_of::<RegisteredController>())
         };
-        header + self.regctl() as usize * each
+        header.saturating_add((self.regctl() as usize).saturating_mul(each))
     }
 }
 

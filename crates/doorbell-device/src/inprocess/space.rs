@@ -224,12 +224,16 @@ impl DmaView<'_> {
 
     /// The device reads host memory, across mappings if need be.
     pub fn read(&self, iova: u64, to: &mut [u8]) -> Result<(), DmaFault> {
-        self.by_mapping(iova, to.len(), Access::Read, |host, offset, part| host.read_at(offset, &mut to[part]))
+        self.by_mapping(iova, to.len(), Access::Read, |host, offset, part| {
+            host.read_at(offset, to.get_mut(part).unwrap_or_default())
+        })
     }
 
     /// The device writes host memory, across mappings if need be. What lies before a fault is written.
     pub fn write(&self, iova: u64, from: &[u8]) -> Result<(), DmaFault> {
-        self.by_mapping(iova, from.len(), Access::Write, |host, offset, part| host.write_at(offset, &from[part]))
+        self.by_mapping(iova, from.len(), Access::Write, |host, offset, part| {
+            host.write_at(offset, from.get(part).unwrap_or_default())
+        })
     }
 
     /// Calls `each` for each part of an access that lies in one mapping.

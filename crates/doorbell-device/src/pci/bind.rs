@@ -49,8 +49,8 @@ pub fn bind(sysfs: &Sysfs, address: PciAddress, force: bool) -> Result<Bound, Pc
 fn refuse_if_used(sysfs: &Sysfs, function: &Function) -> Result<(), PciError> {
     let address = function.address;
     let mut uses = function.uses();
-    let end = Instant::now() + MOMENT;
-    while !uses.is_empty() && uses.iter().all(Use::may_be_over_soon) && Instant::now() < end {
+    let begun = Instant::now();
+    while !uses.is_empty() && uses.iter().all(Use::may_be_over_soon) && begun.elapsed() < MOMENT {
         sleep(PAUSE);
         uses = find(sysfs, address)?.uses();
     }

@@ -30,7 +30,7 @@ impl PciIds {
         // Classes follow the vendors, as `C 01  Name`.
         let of_vendor = lines.take_while(|line| line.starts_with(['\t', '#']) || line.is_empty());
         let found = of_vendor.into_iter().find(|line| id(line, 1) == Some(&device));
-        (Some(first[4..].trim()), found.map(|line| line[5..].trim()))
+        (first.get(4..).map(str::trim), found.and_then(|line| Some(line.get(5..)?.trim())))
     }
 }
 

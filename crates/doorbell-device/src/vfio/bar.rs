@@ -43,7 +43,7 @@ impl Bar {
             if start.checked_add(len).is_none_or(|end| end > size) {
                 return Err(DeviceError::BadRegister { offset: start, len, size });
             }
-            let offset = region.offset + start as u64;
+            let offset = region.offset.saturating_add(start as u64);
             let mapping = Arc::new(function.with(|fd| Mapping::of_device(fd, offset, len))?);
             let memory = HostMemory::from_mapping(mapping.clone())?;
             let guard = Mutex::new(Some(sigbus::guard(memory.clone(), Substitute::Ones, lost)?));
@@ -83,14 +83,14 @@ impl Bar {
     pub(super) fn read64(&self, offset: usize) -> Result<u64, DeviceError> {
         self.check(offset, 8)?;
         let low = self.read32(offset)?;
-        let high = self.read32(offset + 4)?;
+        let high = self.read32(offset.saturating_add(4))?;
         Ok(u64::from(high) << 32 | u64::from(low))
     }
 
     pub(super) fn write64(&self, offset: usize, value: u64) -> Result<(), DeviceError> {
         self.check(offset, 8)?;
         self.write32(offset, value as u32)?;
-        self.write32(offset + 4, (value >> 32) as u32)
+        self.write32(offset.saturating_add(4), (value >> 32) as u32)
     }
 
     pub(super) fn doorbell(&self, offset: usize) -> Result<Doorbell, DeviceError> {

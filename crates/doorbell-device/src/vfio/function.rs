@@ -78,7 +78,7 @@ impl Function {
     pub(super) fn read<const N: usize>(&self, region: &Region, at: u64) -> Result<[u8; N], DeviceError> {
         let what = DeviceError::io("reading from the device");
         let mut bytes = [0; N];
-        match self.with(|fd| pread(fd, &mut bytes, region.offset + at).map_err(what))? {
+        match self.with(|fd| pread(fd, &mut bytes, region.offset.saturating_add(at)).map_err(what))? {
             read if read == N => Ok(bytes),
             _ => Err(DeviceError::io("reading from the device")(io::Error::from(io::ErrorKind::UnexpectedEof))),
         }
@@ -87,7 +87,7 @@ impl Function {
     /// Writes to a region by a system call.
     pub(super) fn write(&self, region: &Region, at: u64, bytes: &[u8]) -> Result<(), DeviceError> {
         let what = DeviceError::io("writing to the device");
-        match self.with(|fd| pwrite(fd, bytes, region.offset + at).map_err(what))? {
+        match self.with(|fd| pwrite(fd, bytes, region.offset.saturating_add(at)).map_err(what))? {
             written if written == bytes.len() => Ok(()),
             _ => Err(DeviceError::io("writing to the device")(io::Error::from(io::ErrorKind::WriteZero))),
         }
@@ -106,9 +106,9 @@ impl Function {
     /// Full power, its memory space switched on, and allowed to reach memory.
     pub(super) fn switch_on(&self) -> Result<(), DeviceError> {
         if let Some(power) = self.capability(CAPABILITY_POWER)? {
-            let control = u16::from_le_bytes(self.read_config(power + POWER_CONTROL)?);
+            let control = u16::from_le_bytes(self.read_config(power.saturating_add(POWER_CONTROL))?);
             if control & POWER_STATE != 0 {
-                self.write_config(power + POWER_CONTROL, &(control & !POWER_STATE).to_le_bytes())?;
+                self.write_config(power.saturating_add(POWER_CONTROL), &(control & !POWER_STATE).to_le_bytes())?;
                 // D3hot to D0 (PCI Express Base, PCI Power Management): no access for 10 ms.
                 std::thread::sleep(std::time::Duration::from_millis(10));
             }

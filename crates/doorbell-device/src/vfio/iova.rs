@@ -38,7 +38,7 @@ impl Iovas {
     pub(super) fn take(&mut self, len: u64, align: u64, offset: u64) -> Option<u64> {
         let found = self.find(self.next, len, align, offset).or_else(|| self.find(0, len, align, offset))?;
         self.taken.insert(found, len);
-        self.next = found + len;
+        self.next = found.saturating_add(len);
         Some(found)
     }
 
@@ -52,12 +52,12 @@ impl Iovas {
             let mut at = aligned((*start).max(from), align, offset)?;
             loop {
                 let end = at.checked_add(len)?.checked_add(GUARD)?;
-                if end - 1 > *last {
+                if end.saturating_sub(1) > *last {
                     return None;
                 }
                 // Whatever begins before the end, and does not end before the start.
                 let before = self.taken.range(..end).next_back();
-                match before.map(|(begins, len)| begins + len + GUARD) {
+                match before.map(|(begins, len)| begins.saturating_add(*len).saturating_add(GUARD)) {
                     Some(free) if free > at => at = aligned(free, align, offset)?,
                     _ => return Some(at),
                 }
@@ -68,8 +68,8 @@ impl Iovas {
 
 /// The lowest address from `from` on that is `offset` more than a multiple of `align`.
 fn aligned(from: u64, align: u64, offset: u64) -> Option<u64> {
-    let offset = offset & (align - 1);
-    let below = (from & !(align - 1)).checked_add(offset)?;
+    let offset = offset & align.saturating_sub(1);
+    let below = (from & !align.saturating_sub(1)).checked_add(offset)?;
     if below >= from { Some(below) } else { below.checked_add(align) }
 }
 

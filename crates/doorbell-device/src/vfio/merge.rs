@@ -28,7 +28,8 @@ pub(super) fn merge(requests: Vec<MapRequest>) -> Vec<Group> {
 impl Group {
     fn continues(&self, next: &MapRequest) -> bool {
         let own = &self.request;
-        let follows = own.offset.wrapping_add(own.host.len() as u64) % own.align == next.offset % next.align;
+        let follows = own.offset.wrapping_add(own.host.len() as u64).checked_rem(own.align)
+            == next.offset.checked_rem(next.align);
         own.access == next.access && own.align == next.align && follows
     }
 
@@ -37,7 +38,7 @@ impl Group {
         let mut iova = whole.iova();
         self.parts.into_iter().map(move |host| {
             let (at, keep) = (iova, whole.clone());
-            iova += host.len() as u64;
+            iova = iova.saturating_add(host.len() as u64);
             DmaMemory::new(host, at, move || {
                 drop(keep);
                 Ok(())

@@ -57,7 +57,7 @@ impl Space {
             live.iovas.give_back(iova);
             return Err(live.explain(error, len));
         }
-        live.mapped += len as u64;
+        live.mapped = live.mapped.saturating_add(len as u64);
         let space = self.clone();
         Ok(DmaMemory::new(host, iova, move || space.unmap(iova, len as u64)))
     }
@@ -67,7 +67,7 @@ impl Space {
             Some(live) => {
                 live.iommu.unmap(iova, len)?;
                 live.iovas.give_back(iova);
-                live.mapped -= len;
+                live.mapped = live.mapped.saturating_sub(len);
                 Ok(())
             }
             // All mappings went with the device.

@@ -36,7 +36,7 @@ impl Request {
     const DEVICE_SET_IRQS: Self = Self::vfio(10);
 
     const fn vfio(number: u8) -> Self {
-        Self(vfio::VFIO_BASE as u8 + number)
+        Self((vfio::VFIO_BASE as u8).wrapping_add(number))
     }
 }
 
@@ -204,7 +204,7 @@ pub(super) fn set_irqs(
     if flags & vfio::VFIO_IRQ_SET_DATA_EVENTFD != 0 && eventfds.len() != count as usize {
         return Err(io::ErrorKind::InvalidInput.into());
     }
-    let size = (5 + eventfds.len()) * 4;
+    let size = eventfds.len().saturating_add(5).saturating_mul(4);
     let mut message: Vec<u32> = vec![size as u32, flags, index, start, count];
     message.extend(eventfds.iter().map(|fd| *fd as u32));
     let call = Call { request: Request::DEVICE_SET_IRQS, argument: message.as_mut_ptr().cast() };

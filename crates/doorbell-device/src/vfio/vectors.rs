@@ -105,7 +105,7 @@ fn set_up(function: &Arc<Function>, kind: InterruptKind, limit: u32) -> Result<V
         let interrupts = (0..count).map(|_| interrupt(function, kind)).collect::<Result<Vec<_>, _>>()?;
         let fewer = match enable(function, index, &interrupts) {
             Ok(None) => return Ok(interrupts),
-            Ok(Some(possible)) => possible.min(count - 1),
+            Ok(Some(possible)) => possible.min(count.saturating_sub(1)),
             // The machine may have fewer to give than the device takes.
             Err(error) if count == 1 => return Err(error),
             Err(error) => {

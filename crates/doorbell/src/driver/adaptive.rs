@@ -32,7 +32,7 @@ impl Patience {
     fn learn(&mut self, waited: Duration) {
         if waited > LONGEST {
             // It did not pay, or there was nothing to do.
-            self.0 = if self.0 > SHORTEST { self.0 / 2 } else { Duration::ZERO };
+            self.0 = if self.0 > SHORTEST { self.0.checked_div(2).unwrap_or_default() } else { Duration::ZERO };
         } else if waited.saturating_mul(2) > self.0 {
             self.0 = self.0.saturating_mul(2).clamp(SHORTEST, LONGEST);
         }

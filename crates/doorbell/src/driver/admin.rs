@@ -159,7 +159,7 @@ impl Admin {
             let retain = retain || !after.is_empty();
             command.cdw10 = nvme_spec::admin::GetLogPageCdw10::from(command.cdw10).with_rae(retain).into();
             self.command(command, Data::In(part)).await?;
-            at += part.len() as u64;
+            at = at.saturating_add(part.len() as u64);
             rest = after;
         }
         Ok(())

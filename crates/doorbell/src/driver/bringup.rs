@@ -189,7 +189,7 @@ pub(crate) async fn enable_and_identify(
     page_size: usize,
 ) -> Result<Found, DriverError> {
     let (sq, cq) = admin.queue.ring_iovas();
-    registers.enable(admin.queue.depth() + 1, sq, cq, page_size).await?;
+    registers.enable(admin.queue.depth().saturating_add(1), sq, cq, page_size).await?;
     admin.queue.resume(|_, _| true);
 
     let bytes = admin.identify(Cns::CONTROLLER, 0, 0).await.map_err(DriverError::command("Identify Controller"))?;
@@ -278,7 +278,7 @@ async fn set_number_of_queues(
     admin: &Admin,
     completion: CompletionMode,
 ) -> Result<(u16, u16), DriverError> {
-    let wanted = u16::try_from(options.cpus.saturating_add(options.exclusive_queues) - 1)
+    let wanted = u16::try_from(options.cpus.saturating_add(options.exclusive_queues).saturating_sub(1))
         .unwrap_or(u16::MAX - 1)
         .min(u16::MAX - 1);
     let cdw11 = NumberOfQueues::new().with_nsq(wanted).with_ncq(wanted);

@@ -131,7 +131,7 @@ impl Events {
                 let mut backlog = listener.lock();
                 if backlog.events.len() == BACKLOG {
                     backlog.events.pop_front();
-                    backlog.missed += 1;
+                    backlog.missed = backlog.missed.saturating_add(1);
                 }
                 backlog.events.push_back(event.clone());
                 backlog.ended |= matches!(event, ControllerEvent::Gone);
@@ -153,7 +153,7 @@ impl Events {
     fn count(&self, of: EventType) {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = counts.get_mut(usize::from(of.0)) {
-            *count += 1;
+            *count = count.saturating_add(1);
         }
     }
 
@@ -300,7 +300,7 @@ impl Core {
             if self.check_running().is_err() {
                 return None;
             }
-            pause *= 2;
+            pause = pause.saturating_mul(2);
         }
         None
     }

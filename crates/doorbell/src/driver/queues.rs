@@ -34,6 +34,7 @@ pub(crate) struct Shape {
 }
 
 /// Makes a queue pair on the host's side. The device knows nothing of it yet.
+#[expect(clippy::arithmetic_side_effects, reason = "bounded: depths, pages and transfers are at most some MiB")]
 pub(crate) fn build(device: &dyn Device, shape: &Shape, failure: Arc<Failure>) -> Result<Arc<QueuePair>, DeviceError> {
     let page = shape.page_size;
     let depth = usize::from(shape.depth);
@@ -89,7 +90,7 @@ fn doorbells(
 fn doorbell(device: &dyn Device, register: usize, shadows: Option<&Arc<Shadows>>) -> Result<Doorbell, DeviceError> {
     let doorbell = device.doorbell(register)?;
     Ok(match shadows {
-        Some(shadows) => shadows.over(doorbell, register - offset::DOORBELLS),
+        Some(shadows) => shadows.over(doorbell, register.saturating_sub(offset::DOORBELLS)),
         None => doorbell,
     })
 }
@@ -130,7 +131,7 @@ pub(crate) fn adopt(
     let words = (
         Words::new(shape.submission.0, shape.submission.1, entries),
         Words::new(shape.completion.0, shape.completion.1, entries),
-        Words::new(shape.lists.0, shape.lists.1, usize::from(depth) * list_words),
+        Words::new(shape.lists.0, shape.lists.1, usize::from(depth).saturating_mul(list_words)),
     );
     let (Some(submission), Some(completion), Some(lists)) = words else {
         return Ok(Err("rings or lists past the end of their memory"));
@@ -154,7 +155,7 @@ pub(crate) fn adopt(
 
 /// Slots are no device's business, but may be another process's.
 fn slots(depth: usize) -> Result<Words<SLOT_WORDS>, DeviceError> {
-    let host = HostMemory::allocate(depth * SLOT_WORDS * 8)?;
+    let host = HostMemory::allocate(depth.saturating_mul(SLOT_WORDS * 8))?;
     Words::private(&host, depth).ok_or(DeviceError::Unsupported("memory that is not word-accessible"))
 }
 

@@ -215,7 +215,7 @@ impl Core {
                 Err(error) => return Err(error),
             }
             crate::runtime::sleep(&*self.options.runtime, pause).await;
-            pause *= 2;
+            pause = pause.saturating_mul(2);
         }
         last.map_or(Ok(()), Err)
     }

@@ -46,7 +46,7 @@ impl Registers {
         let mut ready_wait = Duration::from_millis(cap.timeout_ms().into());
         if cap.crms() != 0 {
             let units = crto.crwmt().max(crto.crimt());
-            ready_wait = ready_wait.max(Duration::from_millis(500) * u32::from(units));
+            ready_wait = ready_wait.max(Duration::from_millis(500).saturating_mul(units.into()));
         }
         let ready_wait = ready_wait.max(SHORTEST_WAIT);
         Self { device, runtime, cap, version, crto, ready_wait, enabled: AtomicBool::new(false) }
@@ -106,7 +106,7 @@ impl Registers {
                 return Err(DriverError::TimedOut { what, waited_ms, csts: csts.into() });
             }
             sleep(&*self.runtime, pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
         }
     }
 
@@ -134,7 +134,8 @@ impl Registers {
 
     /// Where the admin queue is, then CC.EN = 1, and CSTS.RDY read as 1.
     pub(crate) async fn enable(&self, entries: u16, sq: u64, cq: u64, page_size: usize) -> Result<(), DriverError> {
-        let aqa = Aqa::new().with_asqs(entries - 1).with_acqs(entries - 1);
+        let last = entries.saturating_sub(1);
+        let aqa = Aqa::new().with_asqs(last).with_acqs(last);
         let write = || DriverError::device("setting up the admin queue");
         self.device.write32(offset::AQA, aqa.into()).map_err(write())?;
         self.device.write64(offset::ASQ, sq).map_err(write())?;

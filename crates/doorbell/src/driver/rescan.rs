@@ -109,7 +109,7 @@ impl Core {
                 Err(error) => {
                     tracing::warn!(%error, "the changed namespace list could not be read, trying again");
                     self.pause(pause).await;
-                    pause = (pause * 2).min(LONGEST_PAUSE);
+                    pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
                 }
             }
         }
@@ -130,7 +130,7 @@ impl Core {
                 Err(RequestError::Nvme(error)) if !error.do_not_retry => {
                     tracing::warn!(%error, "the namespaces could not be listed, trying again");
                     self.pause(pause).await;
-                    pause = (pause * 2).min(LONGEST_PAUSE);
+                    pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
                 }
                 Err(error) => {
                     tracing::warn!(%error, "the namespaces cannot be listed, new ones are not found");
@@ -159,7 +159,7 @@ impl Core {
                 Err(error) => {
                     tracing::warn!(nsid, %error, "a namespace could not be identified, trying again");
                     self.pause(pause).await;
-                    pause = (pause * 2).min(LONGEST_PAUSE);
+                    pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
                 }
             }
         }

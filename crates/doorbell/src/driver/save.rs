@@ -100,7 +100,7 @@ impl Memories {
         let same = |known: &DmaMemory| known.iova() == memory.iova() && known.len() == memory.len();
         let index = self.0.iter().position(same).unwrap_or_else(|| {
             self.0.push(memory.clone());
-            self.0.len() - 1
+            self.0.len().saturating_sub(1)
         });
         index as u32
     }

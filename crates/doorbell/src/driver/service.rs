@@ -109,7 +109,7 @@ pub(crate) async fn serve(served: Arc<Served>, watched: Option<Watched>, runtime
         let mut pause = SHORTEST_PAUSE;
         loop {
             sleep(&*runtime, pause).await;
-            pause = if served.drain() != 0 { SHORTEST_PAUSE } else { (pause * 2).min(LONGEST_PAUSE) };
+            pause = if served.drain() != 0 { SHORTEST_PAUSE } else { pause.saturating_mul(2).min(LONGEST_PAUSE) };
         }
     };
     futures_lite::future::or(stopped, serve).await;

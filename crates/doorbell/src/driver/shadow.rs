@@ -71,7 +71,7 @@ impl Shadows {
     /// Tells a controller that was just enabled, and has no I/O queues yet. One that refuses gets by without.
     pub(crate) async fn announce(&self, admin: &Admin) -> Result<(), RequestError> {
         self.forget();
-        let (values, events) = (self.memory.iova(), self.memory.iova() + self.page as u64);
+        let (values, events) = (self.memory.iova(), self.memory.iova().saturating_add(self.page as u64));
         let command =
             Command { dptr: DataPointer::prp(values, events), ..AdminOpcode::DOORBELL_BUFFER_CONFIG.command() };
         match admin.command(command, Data::None).await {
@@ -86,7 +86,7 @@ impl Shadows {
     pub(crate) fn rung(&self) -> Option<u64> {
         let all = || {
             let rung = self.rung.lock().unwrap_or_else(PoisonError::into_inner);
-            rung.before + rung.doorbells.iter().map(|rung| rung.0.load(Ordering::Relaxed)).sum::<u64>()
+            rung.doorbells.iter().fold(rung.before, |sum, rung| sum.wrapping_add(rung.0.load(Ordering::Relaxed)))
         };
         self.active.load(Ordering::Relaxed).then(all)
     }
@@ -114,7 +114,7 @@ impl Shadows {
         let AllRung { doorbells, before } = &mut *all;
         doorbells.retain(|rung| {
             let lives = Arc::strong_count(rung) > 1;
-            *before += if lives { 0 } else { rung.0.load(Ordering::Relaxed) };
+            *before = before.wrapping_add(if lives { 0 } else { rung.0.load(Ordering::Relaxed) });
             lives
         });
         doorbells.push(rung.clone());
@@ -164,7 +164,7 @@ impl Place {
 #[cfg(not(doorbell_loom))]
 impl Shadows {
     fn place(&self, index: usize) -> Place {
-        Place { memory: self.memory.clone(), shadow: index / 4, event: (self.page + index) / 4 }
+        Place { memory: self.memory.clone(), shadow: index / 4, event: self.page.saturating_add(index) / 4 }
     }
 }
 

@@ -63,7 +63,7 @@ impl Sweeps {
 
     /// Some command's limit is this.
     fn expect(&self, limit: Duration) {
-        let pause = (limit / 8).clamp(FASTEST_SWEEP, SLOWEST_SWEEP).as_millis() as u64;
+        let pause = limit.checked_div(8).unwrap_or_default().clamp(FASTEST_SWEEP, SLOWEST_SWEEP).as_millis() as u64;
         // Many may say the same: only the first of them writes what all read.
         if pause < self.pause.load(Ordering::Relaxed) && pause < self.pause.fetch_min(pause, Ordering::SeqCst) {
             self.shortened.notify(usize::MAX);

@@ -31,7 +31,7 @@ impl Buffers {
     pub(crate) fn find(&self, iova: u64) -> Option<(DmaMemory, usize)> {
         let known = self.lock();
         let (begin, (memory, len)) = known.range(..=iova).next_back()?;
-        (iova - begin < memory.len() as u64).then(|| (memory.clone(), *len))
+        (iova.checked_sub(*begin)? < memory.len() as u64).then(|| (memory.clone(), *len))
     }
 }
 

@@ -241,7 +241,7 @@ impl GuestMemory {
         if !region.access.allows(access) {
             return Err(MemoryError::ReadOnly { gpa });
         }
-        Ok((&region.host, (gpa - region.gpa) as usize))
+        Ok((&region.host, gpa.saturating_sub(region.gpa) as usize))
     }
 
     /// Copies out of guest memory.
@@ -250,8 +250,9 @@ impl GuestMemory {
     /// [`MemoryError::NotPresent`]; what lies before the missing address is copied.
     pub fn read_at(&self, gpa: u64, to: &mut [u8]) -> Result<(), MemoryError> {
         for (gpa, part) in pages(gpa, to.len()) {
+            let Some(part) = to.get_mut(part) else { break };
             let (host, offset) = self.host(gpa.0, part.len(), Access::Read)?;
-            host.read_at(offset, &mut to[part]).map_err(|_| MemoryError::NotPresent { gpa: gpa.0 })?;
+            host.read_at(offset, part).map_err(|_| MemoryError::NotPresent { gpa: gpa.0 })?;
         }
         Ok(())
     }
@@ -262,8 +263,9 @@ impl GuestMemory {
     /// [`MemoryError::NotPresent`] or [`MemoryError::ReadOnly`]; what lies before that address is copied.
     pub fn write_at(&self, gpa: u64, from: &[u8]) -> Result<(), MemoryError> {
         for (gpa, part) in pages(gpa, from.len()) {
+            let Some(part) = from.get(part) else { break };
             let (host, offset) = self.host(gpa.0, part.len(), Access::Write)?;
-            host.write_at(offset, &from[part]).map_err(|_| MemoryError::ReadOnly { gpa: gpa.0 })?;
+            host.write_at(offset, part).map_err(|_| MemoryError::ReadOnly { gpa: gpa.0 })?;
         }
         Ok(())
     }
@@ -272,10 +274,10 @@ impl GuestMemory {
 /// `len` bytes from a guest address on, page by page: the address of each part, and where it lies in the whole.
 fn pages(gpa: u64, len: usize) -> impl Iterator<Item = (GuestAddress, std::ops::Range<usize>)> {
     const PAGE: usize = super::PAGE_SIZE;
-    let mut done = 0;
+    let mut done = 0usize;
     std::iter::from_fn(move || {
         let at = gpa.saturating_add(done as u64);
-        let part = done..len.min(done + PAGE - at as usize % PAGE);
+        let part = done..len.min(done.saturating_add(PAGE.saturating_sub(at as usize % PAGE)));
         done = part.end;
         (!part.is_empty()).then_some((GuestAddress(at), part))
     })
@@ -336,7 +338,7 @@ impl Window {
     #[inline(always)]
     fn iova(&self, gpn: u64) -> Option<u64> {
         let inside = gpn.wrapping_sub(self.first) < self.count;
-        inside.then(|| (gpn * PAGE).wrapping_add(self.iova_offset))
+        inside.then(|| gpn.wrapping_mul(PAGE).wrapping_add(self.iova_offset))
     }
 }
 

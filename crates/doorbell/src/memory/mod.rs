@@ -6,6 +6,13 @@ mod buffers;
 mod guest;
 mod paged_range;
 mod payload;
+#[cfg_attr(
+    not(test),
+    expect(
+        clippy::arithmetic_side_effects,
+        reason = "counts within a list's own words; addresses are of what is mapped"
+    )
+)]
 mod pointers;
 
 pub use buffer::DmaBuffer;

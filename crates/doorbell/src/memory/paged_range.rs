@@ -59,19 +59,19 @@ impl<'a> PagedRange<'a> {
         if offset.checked_add(len)? > self.len {
             return None;
         }
-        Some(Self::from_its_page(self.offset + offset, len, self.gpns))
+        Some(Self::from_its_page(self.offset.saturating_add(offset), len, self.gpns))
     }
 
     /// The page that its first `len` bytes lie in, and where they begin there; `None` if there are several or none.
     #[inline(always)]
     pub(crate) fn in_one_page(&self, len: usize) -> Option<(u64, usize)> {
         let gpn = *self.gpns.first()?;
-        (len <= self.len && self.offset + len <= PAGE_SIZE).then_some((gpn, self.offset))
+        (len <= self.len && self.offset.wrapping_add(len) <= PAGE_SIZE).then_some((gpn, self.offset))
     }
 
     /// The pages that it has a part in, and where in the first of them it begins.
     pub(crate) fn pages(&self) -> (usize, &'a [u64]) {
-        let count = (self.offset + self.len).div_ceil(PAGE_SIZE);
+        let count = self.offset.saturating_add(self.len).div_ceil(PAGE_SIZE);
         (self.offset, self.gpns.get(..count).unwrap_or_default())
     }
 
@@ -84,8 +84,8 @@ impl<'a> PagedRange<'a> {
             if left == 0 {
                 return None;
             }
-            let piece = (address(*gpn, offset), left.min(PAGE_SIZE - offset));
-            left -= piece.1;
+            let piece = (address(*gpn, offset), left.min(PAGE_SIZE.saturating_sub(offset)));
+            left = left.saturating_sub(piece.1);
             offset = 0;
             Some(piece)
         })

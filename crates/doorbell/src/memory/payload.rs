@@ -62,7 +62,7 @@ impl Payload<'_> {
             if offset & 3 != 0 {
                 return None;
             }
-            return Some((memory.page_iova(gpn, access)? + offset as u64, &registration.life));
+            return Some((memory.page_iova(gpn, access)?.wrapping_add(offset as u64), &registration.life));
         }
         let Payload::Buffer(Some(buffer)) = self else { return None };
         let iova = buffer.iova(driver)?;
@@ -90,7 +90,7 @@ impl Payload<'_> {
             }
             Payload::Buffer(Some(buffer)) => {
                 let Some(iova) = buffer.iova(driver) else { return Ok(None) };
-                Ok(Pointers::contiguous(layout, list, chain, iova + offset as u64, len))
+                Ok(Pointers::contiguous(layout, list, chain, iova.wrapping_add(offset as u64), len))
             }
             Payload::Buffer(None) | Payload::Into(_) | Payload::From(_) => Ok(None),
         }
@@ -106,14 +106,14 @@ impl Payload<'_> {
                 for (gpa, len) in range.pieces() {
                     let (host, offset) = memory.host(gpa, len, Access::Read)?;
                     host.copy_to(offset, to.host(), at, len).map_err(|_| MemoryError::NotPresent { gpa })?;
-                    at += len;
+                    at = at.saturating_add(len);
                 }
                 Ok(())
             }
             Payload::Buffer(Some(buffer)) => {
                 buffer.memory().host().copy_to(offset, to.host(), at, len).map_err(nowhere)
             }
-            Payload::From(slice) => match slice.get(offset..offset + len) {
+            Payload::From(slice) => match slice.get(offset..offset.saturating_add(len)) {
                 Some(part) => to.host().write_at(at, part).map_err(nowhere),
                 None => Ok(()),
             },
@@ -136,14 +136,14 @@ impl Payload<'_> {
                 for (gpa, len) in range.pieces() {
                     let (host, offset) = memory.host(gpa, len, Access::Write)?;
                     from.host().copy_to(at, host, offset, len).map_err(|_| MemoryError::ReadOnly { gpa })?;
-                    at += len;
+                    at = at.saturating_add(len);
                 }
                 Ok(())
             }
             Payload::Buffer(Some(buffer)) => {
                 from.host().copy_to(at, buffer.memory().host(), offset, len).map_err(nowhere)
             }
-            Payload::Into(slice) => match slice.get_mut(offset..offset + len) {
+            Payload::Into(slice) => match slice.get_mut(offset..offset.saturating_add(len)) {
                 Some(part) => from.host().read_at(at, part).map_err(nowhere),
                 None => Ok(()),
             },
@@ -189,8 +189,8 @@ fn whole_pages(reach: &mut Reach<'_>, range: PagedRange<'_>, layout: &Layout, li
         return None;
     }
     let page = reach.page(*first, PAGE_SIZE)?;
-    let start = page + offset as u64;
-    let mut expected = page + PAGE_SIZE as u64;
+    let start = page.wrapping_add(offset as u64);
+    let mut expected = page.wrapping_add(PAGE_SIZE as u64);
     let mut apart = 0;
     for (gpn, word) in middle.iter().zip(words) {
         let page = reach.page(*gpn, PAGE_SIZE)?;
@@ -198,7 +198,7 @@ fn whole_pages(reach: &mut Reach<'_>, range: PagedRange<'_>, layout: &Layout, li
         expected = page.wrapping_add(PAGE_SIZE as u64);
         word.store(page, Ordering::Relaxed);
     }
-    let rest = range.len() + offset - (middle.len() + 1) * PAGE_SIZE;
+    let rest = range.len().wrapping_add(offset).wrapping_sub(middle.len().wrapping_add(1).wrapping_mul(PAGE_SIZE));
     let page = reach.page(*last, rest)?;
     apart |= page ^ expected;
     if let Some(word) = words.get(middle.len()) {
@@ -219,5 +219,5 @@ pub(crate) fn run_pointers(
     chain: Option<Chain<'_>>,
     len: usize,
 ) -> Option<Pointers> {
-    Pointers::contiguous(&layout, list, chain, memory.iova() + offset as u64, len)
+    Pointers::contiguous(&layout, list, chain, memory.iova().wrapping_add(offset as u64), len)
 }

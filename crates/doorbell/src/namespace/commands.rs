@@ -32,7 +32,7 @@ impl Inner {
                 result => return result,
             };
             let Some(wait) = self.core.retry_after(&error, retries) else { return Err(error.into()) };
-            retries += 1;
+            retries = retries.saturating_add(1);
             self.queue(cpu).await?.count_retry();
             self.core.pause(wait).await;
         }
@@ -78,11 +78,11 @@ impl Inner {
     ) -> Result<(), RequestError> {
         self.check_present()?;
         self.check_range(lba, block_count)?;
-        let end = lba + block_count;
+        let end = lba.saturating_add(block_count);
         let mut at = lba;
         while at < end {
-            let part = (end - at).min(limit.clamp(1, 1 << 16).into());
-            let mut cdw12 = change(ReadWriteCdw12::new().with_nlb((part - 1) as u16));
+            let part = end.saturating_sub(at).min(limit.clamp(1, 1 << 16).into());
+            let mut cdw12 = change(ReadWriteCdw12::new().with_nlb(part.saturating_sub(1) as u16));
             let mut command = self.command(opcode);
             if let Protection::Type(pi) = self.fixed.protection
                 && opcode != NvmOpcode::WRITE_UNCORRECTABLE
@@ -95,7 +95,7 @@ impl Inner {
             command.cdw12 = cdw12.into();
             command.set_cdw10_11(at);
             self.execute(cpu, command, Data::None).await?;
-            at += part;
+            at = at.saturating_add(part);
         }
         Ok(())
     }

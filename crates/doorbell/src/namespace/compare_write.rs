@@ -35,7 +35,7 @@ impl Namespace {
             return Err(RequestError::Unsupported("fused Compare and Write with protection information"));
         }
         let block_size = inner.transfer_block_size;
-        let blocks = compare.len() / block_size as usize;
+        let blocks = compare.len().checked_div(block_size as usize).unwrap_or_default();
         if compare.len() != write.len() {
             return Err(RequestError::TooShort { len: write.len(), needed: compare.len() });
         }
@@ -47,7 +47,7 @@ impl Namespace {
         }
         // NACWU where the namespace has its own, else ACWU, which is 0's based.
         let limit = match inner.details().atomic_compare_write {
-            0 => u32::from(inner.core.identify.acwu) + 1,
+            0 => u32::from(inner.core.identify.acwu).saturating_add(1),
             own => own,
         };
         let limit = limit.min(inner.max_transfer_blocks);
@@ -64,13 +64,13 @@ impl Namespace {
         let pool = queue.pool();
         // Both halves' pages in one run, so that two such calls never wait for each other's second half.
         let half = compare.len().next_multiple_of(inner.core.page_size);
-        if half * 2 > pool.capacity() {
+        if half.saturating_mul(2) > pool.capacity() {
             let (len, max) = (compare.len() as u64, pool.capacity() as u64 / 2);
             return Err(RequestError::TooLarge { len, max, unit: "bytes" });
         }
         let mut first = Exchange::new(queue);
         let mut second = Exchange::new(queue);
-        poll_fn(|context| first.poll_pages(half * 2, context)).await;
+        poll_fn(|context| first.poll_pages(half.saturating_mul(2), context)).await;
         if first.run().is_none() {
             return Err(queue.lost().into());
         }
@@ -82,7 +82,7 @@ impl Namespace {
             let mut command = Command {
                 cdw0: Cdw0::new().with_opcode(opcode.0).with_fuse(fuse),
                 nsid: inner.nsid,
-                cdw12: ReadWriteCdw12::new().with_nlb((blocks - 1) as u16).with_fua(fua).into(),
+                cdw12: ReadWriteCdw12::new().with_nlb(blocks.saturating_sub(1) as u16).with_fua(fua).into(),
                 ..Command::default()
             };
             command.set_cdw10_11(lba);

@@ -32,15 +32,15 @@ pub(crate) fn parts(to: u64, from: &[LbaRange], limits: Limits) -> Vec<Part> {
         let (mut lba, mut left) = (range.lba, range.block_count);
         while left != 0 {
             if current.from.len() == limits.ranges.max(1) || filled == limits.blocks.max(1) {
-                let next = current.to + u64::from(filled);
+                let next = current.to.saturating_add(filled.into());
                 parts.push(std::mem::replace(&mut current, Part { to: next, from: Vec::new() }));
                 filled = 0;
             }
-            let room = limits.blocks.max(1) - filled;
+            let room = limits.blocks.max(1).saturating_sub(filled);
             let part = left.min(limits.range_blocks.max(1).into()).min(room.into());
             current.from.push((lba, part as u32));
-            filled += part as u32;
-            (lba, left) = (lba + part, left - part);
+            filled = filled.saturating_add(part as u32);
+            (lba, left) = (lba.saturating_add(part), left.saturating_sub(part));
         }
     }
     if !current.from.is_empty() {
@@ -69,7 +69,8 @@ impl Namespace {
         }
         inner.check_range(to, total)?;
         // Split, an overlapping copy would read what an earlier part wrote.
-        let overlaps = |r: &&LbaRange| r.block_count != 0 && r.lba < to + total && to < r.lba + r.block_count;
+        let (end, ends) = (to.saturating_add(total), |r: &LbaRange| r.lba.saturating_add(r.block_count));
+        let overlaps = |r: &&LbaRange| r.block_count != 0 && r.lba < end && to < ends(r);
         if let Some(range) = from.iter().find(overlaps) {
             return Err(RequestError::BadParameter {
                 what: "the first block of a source",
@@ -82,15 +83,17 @@ impl Namespace {
         }
         let details = inner.details();
         let max_data = inner.max_data(inner.queue(target_cpu).await?);
+        // The list of ranges is data too.
+        let listed = max_data.checked_div(size_of::<CopyRange>()).unwrap_or_default();
         let limits = Limits {
             range_blocks: if details.copy_range_blocks == 0 { 1 << 16 } else { details.copy_range_blocks.into() },
             blocks: if details.copy_blocks == 0 { u32::MAX } else { details.copy_blocks },
-            // The list of ranges is data too.
-            ranges: usize::from(details.copy_ranges).min(max_data / size_of::<CopyRange>()).clamp(1, 256),
+            ranges: usize::from(details.copy_ranges).min(listed).clamp(1, 256),
         };
         for part in parts(to, from, limits) {
             let ranges: Vec<CopyRange> = part.from.iter().map(|(lba, blocks)| self.copy_range(*lba, *blocks)).collect();
-            let mut cdw12 = CopyCdw12::new().with_nr((ranges.len() - 1) as u8).with_desfmt(CopyFormat::RANGE);
+            let mut cdw12 =
+                CopyCdw12::new().with_nr(ranges.len().saturating_sub(1) as u8).with_desfmt(CopyFormat::RANGE);
             let mut command = inner.command(NvmOpcode::COPY);
             if let Protection::Type(pi) = inner.fixed.protection {
                 let info = PrInfo::new().with_pract(true).with_check_guard(true).with_check_reference(pi != 3);

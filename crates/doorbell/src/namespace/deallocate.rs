@@ -42,7 +42,7 @@ pub(crate) fn commands(ranges: &[LbaRange], limits: Limits) -> Vec<Vec<DsmRange>
             }
             let part = left.min(limits.range_blocks.max(1).into()).min(room);
             current.push(DsmRange::new(lba, part as u32));
-            (lba, left, room) = (lba + part, left - part, room - part);
+            (lba, left, room) = (lba.saturating_add(part), left.saturating_sub(part), room.saturating_sub(part));
         }
     }
     if !current.is_empty() {
@@ -73,13 +73,16 @@ impl Namespace {
         let max_data = inner.max_data(inner.queue(target_cpu).await?);
         let limits = Limits {
             // The list of ranges is data too.
-            ranges: (max_data / size_of::<DsmRange>()).min(self.dataset_management_range_limit().min(256) as usize),
+            ranges: max_data
+                .checked_div(size_of::<DsmRange>())
+                .unwrap_or_default()
+                .min(self.dataset_management_range_limit().min(256) as usize),
             range_blocks: self.dataset_management_range_size_limit().unwrap_or(u32::MAX),
             blocks: self.dataset_management_size_limit().unwrap_or(u64::MAX),
         };
         for ranges in commands(ranges, limits) {
             let mut command = inner.command(NvmOpcode::DSM);
-            command.cdw10 = DsmCdw10::new().with_nr((ranges.len() - 1) as u8).into();
+            command.cdw10 = DsmCdw10::new().with_nr(ranges.len().saturating_sub(1) as u8).into();
             command.cdw11 = DsmCdw11::new().with_ad(true).into();
             inner.execute(target_cpu, command, Data::Out(ranges.as_bytes())).await?;
         }

@@ -319,7 +319,7 @@ fn is_refusal(error: &NvmeError) -> bool {
 fn lba_format(ns: &IdentifyNamespace) -> Result<LbaFormat, NamespaceError> {
     let high = if ns.nlbaf >= 16 { ns.flbas.index_high() } else { 0 };
     let index = ns.flbas.index_low() | high << 4;
-    let count = u16::from(ns.nlbaf) + u16::from(ns.nulbaf) + 1;
+    let count = u16::from(ns.nlbaf).saturating_add(ns.nulbaf.into()).saturating_add(1);
     let count = u8::try_from(count.min(64)).unwrap_or(64);
     let format = match ns.lbaf.get(usize::from(index)) {
         Some(format) if index < count => *format,

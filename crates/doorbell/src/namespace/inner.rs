@@ -48,7 +48,7 @@ impl Inner {
         let taken_care_of = fixed.metadata == 0 || fixed.protection != Protection::None;
         let transfer_block_size = match taken_care_of {
             true => block_size,
-            false if carry_metadata && fixed.interleaved => block_size + u32::from(fixed.metadata),
+            false if carry_metadata && fixed.interleaved => block_size.saturating_add(fixed.metadata.into()),
             false => return Err(NamespaceError::Metadata { bytes: fixed.metadata }),
         };
         let max_transfer_blocks = max_transfer_blocks(&core, transfer_block_size)?;
@@ -199,7 +199,7 @@ fn max_transfer_blocks(core: &Core, block_size: u32) -> Result<u32, NamespaceErr
     {
         return Err(NamespaceError::MdtsInvalid { bytes, block_size });
     }
-    let blocks = core.max_transfer_bytes() as u64 / u64::from(block_size);
+    let blocks = (core.max_transfer_bytes() as u64).checked_div(block_size.into()).unwrap_or_default();
     // The option alone never makes a namespace unusable.
     Ok(u32::try_from(blocks).unwrap_or(u32::MAX).clamp(1, 1 << 16))
 }

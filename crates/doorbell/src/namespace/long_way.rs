@@ -59,7 +59,7 @@ impl<'a> LongWay<'a> {
     pub(super) fn go_back(&mut self) {
         let queue = self.exchange.queue();
         queue.count_retry();
-        self.terms.retries += 1;
+        self.terms.retries = self.terms.retries.saturating_add(1);
         self.step = if matches!(self.step, Step::Direct | Step::InFlight) { Step::Direct } else { Step::Bounced };
         self.exchange = Exchange::new(queue);
     }
@@ -131,7 +131,7 @@ impl<'a> LongWay<'a> {
         let pool = self.exchange.queue().pool();
         let chain_pages = chain_pages(&core.layout, self.exchange.queue().list_words(), bytes);
         if chain_pages != 0 {
-            let chain_bytes = chain_pages * core.page_size;
+            let chain_bytes = chain_pages.saturating_mul(core.page_size);
             if chain_bytes > pool.capacity() {
                 return Poll::Ready(Err(Refused::Build(Unbuilt::NeedsBounce)));
             }
@@ -167,8 +167,9 @@ impl<'a> LongWay<'a> {
         let pool = queue.pool();
         // One SGL data block says any run of pages; a PRP list may need pages of the pool itself.
         let list_pages = |bytes| if core.layout.sgl { 0 } else { chain_pages(&core.layout, queue.list_words(), bytes) };
-        let capacity = pool.capacity() - list_pages(pool.capacity().min(total)) * core.page_size;
-        let largest = capacity / request.inner.transfer_block_size as usize;
+        let capacity =
+            pool.capacity().saturating_sub(list_pages(pool.capacity().min(total)).saturating_mul(core.page_size));
+        let largest = capacity.checked_div(request.inner.transfer_block_size as usize).unwrap_or_default();
         if largest == 0 || (largest < request.block_count as usize && !request.kind.divisible) {
             let error = RequestError::TooLarge { len: total as u64, max: capacity as u64, unit: "bytes" };
             return Poll::Ready(Err(error));
@@ -177,11 +178,13 @@ impl<'a> LongWay<'a> {
         if self.done == 0 {
             request.payload.check(0, total, request.kind.access)?;
         }
-        self.piece = (request.block_count - self.done).min(u32::try_from(largest).unwrap_or(u32::MAX));
+        self.piece = request.block_count.saturating_sub(self.done).min(u32::try_from(largest).unwrap_or(u32::MAX));
         let (done, piece) = (request.bytes(self.done), request.bytes(self.piece));
         let (done_blocks, blocks) = (self.done, self.piece);
         let data = piece.next_multiple_of(core.page_size);
-        ready!(self.exchange.poll_pages(data + list_pages(piece) * core.page_size, context));
+        ready!(
+            self.exchange.poll_pages(data.saturating_add(list_pages(piece).saturating_mul(core.page_size)), context)
+        );
         let notes = Notes { tag: request.tag, limit: self.terms.limit, bounced: true, ..Notes::default() };
         let started = self.exchange.poll_start(context, notes, |list, run| {
             request.inner.check_present()?;
@@ -190,7 +193,7 @@ impl<'a> LongWay<'a> {
             if request.kind.access == Access::Read {
                 request.payload.copy_out((done, piece), memory, offset)?;
             }
-            let chain = Chain { memory, offset: offset + data };
+            let chain = Chain { memory, offset: offset.saturating_add(data) };
             let pointers = run_pointers(memory, offset, core.layout, list, Some(chain), piece);
             Ok::<_, RequestError>(request.command(done_blocks, blocks, pointers.ok_or(nowhere)?))
         });
@@ -212,7 +215,7 @@ impl<'a> LongWay<'a> {
             let (memory, offset, _) = exchange.queue().pool().memory(run);
             request.payload.copy_in(part, memory, offset)?;
         }
-        self.done += self.piece;
+        self.done = self.done.saturating_add(self.piece);
         self.terms.retries = 0;
         exchange.return_pages();
         Ok(())

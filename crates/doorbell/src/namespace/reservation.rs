@@ -97,7 +97,7 @@ impl Namespace {
         for _ in 0..MOST_GROWTHS {
             let mut bytes = vec![0; len];
             let mut command = inner.command(NvmOpcode::RESERVATION_REPORT);
-            command.cdw10 = (len / 4 - 1) as u32;
+            command.cdw10 = (len / 4).saturating_sub(1) as u32;
             command.cdw11 = ReportCdw11::new().with_eds(extended).into();
             inner.execute(target_cpu, command, Data::In(&mut bytes)).await?;
             let Ok((header, _)) = ReportHeader::read_from_prefix(&bytes) else { break };
@@ -109,7 +109,7 @@ impl Namespace {
                 return Err(RequestError::TooLarge { len: needed as u64, max: max as u64, unit: "bytes" });
             }
             // With room for a few that register meanwhile.
-            len = (needed + 512).min(max);
+            len = needed.saturating_add(512).min(max);
         }
         Err(RequestError::Misbehaved(DeviceMisbehaved::BadData {
             what: "the length of a reservation report",

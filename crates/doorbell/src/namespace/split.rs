@@ -106,12 +106,12 @@ impl Namespace {
         let mut next = 0;
         loop {
             while parts.in_flight.len() < plan.in_flight.max(1) && next < block_count && parts.failed.is_none() {
-                let blocks = (block_count - next).min(inner.max_transfer_blocks.into());
-                let bytes = blocks as usize * block_size;
-                let Some(piece) = range.subrange(next as usize * block_size, bytes) else { break };
-                let transfer = part(lba + next, blocks as u32, piece);
+                let blocks = block_count.saturating_sub(next).min(inner.max_transfer_blocks.into());
+                let bytes = (blocks as usize).saturating_mul(block_size);
+                let Some(piece) = range.subrange((next as usize).saturating_mul(block_size), bytes) else { break };
+                let transfer = part(lba.saturating_add(next), blocks as u32, piece);
                 parts.in_flight.push((next, Box::pin(transfer)));
-                next += blocks;
+                next = next.saturating_add(blocks);
             }
             if parts.in_flight.is_empty() {
                 break;
@@ -120,7 +120,9 @@ impl Namespace {
         }
         match parts.failed {
             None => Ok(()),
-            Some((done_blocks, source)) => Err(LargeTransferError { lba: lba + done_blocks, done_blocks, source }),
+            Some((done_blocks, source)) => {
+                Err(LargeTransferError { lba: lba.saturating_add(done_blocks), done_blocks, source })
+            }
         }
     }
 }

@@ -304,14 +304,14 @@ impl<'a> Request<'a> {
     /// Bytes that blocks have in memory.
     #[inline(always)]
     pub(super) fn bytes(&self, blocks: u32) -> usize {
-        blocks as usize * self.inner.transfer_block_size as usize
+        (blocks as usize).wrapping_mul(self.inner.transfer_block_size as usize)
     }
 
     /// The command for `blocks` of its blocks, past those that are `done`.
     #[inline(always)]
     pub(super) fn command(&self, done: u32, blocks: u32, pointers: Pointers) -> Command {
-        let lba = self.lba + u64::from(done);
-        let mut cdw12 = self.kind.cdw12.with_nlb((blocks - 1) as u16);
+        let lba = self.lba.wrapping_add(done.into());
+        let mut cdw12 = self.kind.cdw12.with_nlb(blocks.wrapping_sub(1) as u16);
         let mut cdw14 = 0;
         if let Protection::Type(pi) = self.inner.fixed.protection {
             (cdw12, cdw14) = protect(cdw12, pi, lba);

@@ -302,8 +302,8 @@ impl QueuePair {
         let slot = if place.is_none() { self.free_slot(&mut inner) } else { None };
         let slot = match slot {
             Some(slot) => slot,
-            None => match self.wait_for_slots(&mut inner, place, waker, 1) {
-                Ok(slots) => slots[0],
+            None => match self.wait_for_slots(&mut inner, place, waker) {
+                Ok([slot]) => slot,
                 Err(error) => {
                     self.unlock(inner);
                     return Err(error.into());
@@ -368,8 +368,8 @@ impl QueuePair {
     ) -> Result<[Token; 2], StartError<E>> {
         let own_wakers = [waker.clone(), waker.clone()];
         let mut inner = self.lock.lock_in_line();
-        let slots = match self.wait_for_slots(&mut inner, place, waker, 2) {
-            Ok(slots) => [slots[0], slots[1]],
+        let slots = match self.wait_for_slots(&mut inner, place, waker) {
+            Ok(slots) => slots,
             Err(error) => {
                 self.unlock(inner);
                 return Err(error.into());
@@ -454,20 +454,19 @@ impl QueuePair {
     /// Takes `count` slots, or a place in line for them.
     #[cold]
     #[inline(never)]
-    fn wait_for_slots(
+    fn wait_for_slots<const N: usize>(
         &self,
         inner: &mut Inner,
         place: &mut Option<Place>,
         waker: &Waker,
-        count: usize,
-    ) -> Result<ArrayVec<u16, 2>, NoSlot> {
+    ) -> Result<[u16; N], NoSlot> {
         if inner.rare.gate == Gate::Closed {
             if let Some(place) = place.take() {
                 self.leave_locked(inner, place);
             }
             return Err(NoSlot::Closed);
         }
-        if count > usize::from(self.depth()) {
+        if N > usize::from(self.depth()) {
             return Err(NoSlot::Full);
         }
         if inner.rare.gate == Gate::Paused {
@@ -478,7 +477,7 @@ impl QueuePair {
                     inner.rare.rest().old_wakers.extend(old_waker);
                 }
                 None => {
-                    *place = Some(inner.rare.waiting.join(count, waker.clone()));
+                    *place = Some(inner.rare.waiting.join(N, waker.clone()));
                     self.free.set_awaited(true);
                 }
             }
@@ -490,7 +489,7 @@ impl QueuePair {
             None => {
                 // In line even when there may be free slots: `serve` finds what is free, and for whom. Others are
                 // told that somebody waits before it looks.
-                let joined = inner.rare.waiting.join(count, waker.clone());
+                let joined = inner.rare.waiting.join(N, waker.clone());
                 self.free.set_awaited(true);
                 self.serve(inner);
                 joined
@@ -500,7 +499,7 @@ impl QueuePair {
         if let Some(old_waker) = old_waker {
             inner.rare.rest().old_wakers.push(old_waker);
         }
-        granted.ok_or_else(|| {
+        granted.and_then(|slots| slots.as_slice().try_into().ok()).ok_or_else(|| {
             // What holds the slots may be behind the doorbell.
             self.ring_for_waiting(inner);
             inner.counters.waited += 1;

@@ -201,13 +201,13 @@ impl State {
             return None;
         }
         let run = Run::new(first, pages)?;
-        self.used[run.range()].fill(true);
+        self.used.get_mut(run.range())?.fill(true);
         self.in_use += pages;
         Some(run)
     }
 
     fn free(&mut self, run: &Run) {
-        let pages = &mut self.used[run.range()];
+        let Some(pages) = self.used.get_mut(run.range()) else { return };
         debug_assert!(pages.iter().all(|used| *used), "a run is given back once");
         pages.fill(false);
         self.in_use -= run.range().len();

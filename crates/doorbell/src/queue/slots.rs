@@ -180,13 +180,14 @@ impl<'a> Slot<'a> {
     }
 
     /// The stored result, as it came.
+    #[inline(always)]
     pub(crate) fn result_words(self) -> [u64; 2] {
-        [RESULT, RESULT + 1].map(|word| self.words[word].load(Ordering::Relaxed))
+        [self.words[RESULT].load(Ordering::Relaxed), self.words[RESULT + 1].load(Ordering::Relaxed)]
     }
 
     /// The command it holds, as it went out.
     pub(crate) fn command_words(self) -> [u64; 8] {
-        std::array::from_fn(|word| self.words[word].load(Ordering::Relaxed))
+        std::array::from_fn(|i| self.words.get(i).map_or(0, |word| word.load(Ordering::Relaxed)))
     }
 
     /// Whether the stored result is a success, and its status says nothing more.
@@ -199,13 +200,12 @@ impl<'a> Slot<'a> {
     /// The stored result.
     #[inline(always)]
     pub(crate) fn result(self) -> Completion {
-        let word = |word: usize| self.words[word].load(Ordering::Relaxed);
-        Completion::from_words([word(RESULT), word(RESULT + 1)])
+        Completion::from_words(self.result_words())
     }
 
     /// The command it holds.
     pub(crate) fn command(self) -> nvme_spec::Command {
-        nvme_spec::Command::from_words(std::array::from_fn(|i| self.words[i].load(Ordering::Relaxed)))
+        nvme_spec::Command::from_words(self.command_words())
     }
 
     /// The memory registration that the command's data lies in; 0 for none.

@@ -66,13 +66,12 @@ impl<G> Waiting<G> {
     /// Takes what was granted, leaving the line; otherwise keeps the place, with this waker. What comes back besides
     /// is the old waker, to be dropped after unlocking.
     pub(crate) fn take(&mut self, place: &Place, waker: &Waker) -> (Option<G>, Option<Waker>) {
-        let Some(index) = self.entries.iter().position(|e| e.id == place.0) else { return (None, None) };
-        if self.entries[index].granted.is_some() {
-            let entry = self.entries.remove(index);
-            return (entry.and_then(|e| e.granted), None);
+        let mut places = self.entries.iter_mut().enumerate();
+        match places.find(|(_, entry)| entry.id == place.0) {
+            None => (None, None),
+            Some((_, entry)) if entry.granted.is_none() => (None, entry.waker.replace(waker.clone())),
+            Some((index, _)) => (self.entries.remove(index).and_then(|entry| entry.granted), None),
         }
-        let old = self.entries[index].waker.replace(waker.clone());
-        (None, old)
     }
 
     /// Keeps the place, with this waker, even if something was granted meanwhile. The old waker comes back, to be dropped

@@ -51,7 +51,7 @@ pub enum StateError {
 /// The state as bytes.
 pub(crate) fn write(driver: &Driver) -> Vec<u8> {
     let body = driver.encode_to_vec();
-    let mut bytes = Vec::with_capacity(HEADER + body.len());
+    let mut bytes = Vec::with_capacity(HEADER.saturating_add(body.len()));
     bytes.extend_from_slice(&MAGIC);
     bytes.extend_from_slice(&STATE_VERSION.to_le_bytes());
     bytes.extend_from_slice(&OLDEST_READER.to_le_bytes());

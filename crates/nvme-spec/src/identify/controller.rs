@@ -364,13 +364,13 @@ impl IdentifyController {
     /// How many Asynchronous Event Requests can be outstanding.
     #[must_use]
     pub const fn max_async_events(&self) -> u16 {
-        self.aerl as u16 + 1
+        (self.aerl as u16).saturating_add(1)
     }
 
     /// How many entries the Error Information log page has.
     #[must_use]
     pub const fn error_log_entries(&self) -> u16 {
-        self.elpe as u16 + 1
+        (self.elpe as u16).saturating_add(1)
     }
 
     /// The power states that are valid.

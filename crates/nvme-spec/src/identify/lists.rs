@@ -79,7 +79,7 @@ impl FromIterator<u16> for ControllerList {
         let mut list = Self { count: 0, ids: [0; 2047] };
         for (to, from) in list.ids.iter_mut().zip(ids) {
             *to = from;
-            list.count += 1;
+            list.count = list.count.saturating_add(1);
         }
         list
     }

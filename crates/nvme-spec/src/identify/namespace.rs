@@ -143,7 +143,7 @@ impl IdentifyNamespace {
     /// How many LBA formats the controller says are valid: 1 to 511, of which no more than 64 exist.
     #[must_use]
     pub const fn lba_format_count(&self) -> u16 {
-        self.nlbaf as u16 + 1 + self.nulbaf as u16
+        (self.nlbaf as u16).saturating_add(self.nulbaf as u16).saturating_add(1)
     }
 
     /// The LBA formats that are valid.

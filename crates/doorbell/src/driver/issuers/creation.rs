@@ -80,7 +80,7 @@ impl Core {
                     // There are queues to share: the device gives no more.
                     wanted.exhausted = true;
                 } else {
-                    wanted.failures += 1;
+                    wanted.failures = wanted.failures.saturating_add(1);
                     wanted.last_failure = Some(Arc::new(error));
                 }
                 shared
@@ -196,7 +196,11 @@ impl Core {
         match interrupts {
             0 => None,
             1 => Some(0),
-            count => Some(1 + (u32::from(id) - 1) % (count - 1)),
+            // The others in turn, from 1 on.
+            count => {
+                let nth = u32::from(id).saturating_sub(1).checked_rem(count.saturating_sub(1))?;
+                Some(nth.saturating_add(1))
+            }
         }
     }
 
