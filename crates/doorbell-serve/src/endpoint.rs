@@ -280,6 +280,10 @@ impl Served {
     fn hear(&mut self, now: Instant) -> bool {
         self.listened = Some(now);
         let jobs = self.do_jobs();
+        if self.left {
+            // What comes now is another process's to answer.
+            return true;
+        }
         let clients = self.take_clients();
         let messages = self.take_messages();
         if clients || messages {
@@ -373,7 +377,9 @@ impl Served {
         if self.shared.wake.take() == 0 {
             return false;
         }
-        while let Ok(job) = self.jobs.try_recv() {
+        while !self.left
+            && let Ok(job) = self.jobs.try_recv()
+        {
             job(self);
         }
         true

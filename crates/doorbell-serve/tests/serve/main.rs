@@ -7,4 +7,5 @@ mod hostile;
 mod life;
 mod memory;
 mod storage;
+mod takeover;
 mod wire;
