@@ -65,6 +65,8 @@ pub struct Controller {
     epoch: u32,
     /// Completion queues whose interrupt is to be raised, a bit each.
     raise: u128,
+    /// Interrupts that wait for more completions.
+    gathering: Option<interrupts::Gathering>,
     /// Completion queues that may have a backlog.
     backlogged: bool,
     /// All that the last run did was to carry out what was in I/O queues, to the end.
@@ -126,6 +128,7 @@ impl Controller {
             powered_on: None,
             epoch: 0,
             raise: 0,
+            gathering: None,
             backlogged: false,
             settled: false,
             plight: Plight::None,
@@ -269,7 +272,7 @@ impl SoftController for Controller {
             worked |= sent;
             self.settled &= !otherwise && !sent && self.lanes.outstanding() == 0;
         }
-        self.raise_interrupts(host);
+        worked |= self.raise_interrupts(host);
         Activity { worked, wake_at: self.wake_at() }
     }
 
@@ -345,6 +348,7 @@ impl Controller {
         let times = [
             self.registers.next_change(),
             self.delayed.next_at(),
+            self.gathering.map(|gathering| gathering.until),
             if self.judge.is_idle() { None } else { self.judge.next_time() },
             self.config.housekeeping.map(|interval| self.now.saturating_add(interval)),
         ];

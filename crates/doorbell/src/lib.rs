@@ -41,9 +41,9 @@ mod saved;
 mod sync;
 
 pub use driver::{
-    AdminView, CompletionMode, ControllerEvent, ControllerState, ControllerView, CpuView, DriverOptions, DriverView,
-    EventListener, HostId, InheritedCommand, InheritedResult, NotYet, NvmeDriver, PendingCommand, Prepared, Recovery,
-    RestoreError, Restored, Retries, Saved, ShadowDoorbells, ShutdownMode,
+    AdminView, CoalescingView, CompletionMode, ControllerEvent, ControllerState, ControllerView, CpuView,
+    DriverOptions, DriverView, EventListener, HostId, InheritedCommand, InheritedResult, NotYet, NvmeDriver,
+    PendingCommand, Prepared, Recovery, RestoreError, Restored, Retries, Saved, ShadowDoorbells, ShutdownMode,
 };
 pub use error::{
     DeviceFailed, DeviceMisbehaved, DriverError, ErrorClass, MemoryError, NamespaceError, NvmeError, RequestError,

@@ -70,6 +70,26 @@ codes! {
     BOOT_PARTITION_WRITE_PROTECTION = 0x85, "Boot Partition Write Protection Config";
 }
 
+impl FeatureId {
+    /// The bits of dword 11 that say which of several values of the feature is set or asked for.
+    #[must_use]
+    pub const fn selector(self) -> u32 {
+        match self {
+            // Which sensor, and which end.
+            Self::TEMPERATURE_THRESHOLD => 0x003f_0000,
+            // A vector, an NVM set, an endurance group, a placement handle.
+            Self::INTERRUPT_VECTOR_CONFIGURATION
+            | Self::READ_RECOVERY_LEVEL
+            | Self::PREDICTABLE_LATENCY_MODE_CONFIG
+            | Self::PREDICTABLE_LATENCY_MODE_WINDOW
+            | Self::ENDURANCE_GROUP_EVENT_CONFIGURATION
+            | Self::FLEXIBLE_DATA_PLACEMENT
+            | Self::FLEXIBLE_DATA_PLACEMENT_EVENTS => 0xffff,
+            _ => 0,
+        }
+    }
+}
+
 /// Dword 0 of Get Features' completion where the supported capabilities were selected.
 #[bitfield(u32)]
 #[derive(PartialEq, Eq)]

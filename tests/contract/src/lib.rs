@@ -14,6 +14,7 @@ mod budget;
 mod buffers;
 mod cancellation;
 mod change;
+mod coalescing;
 mod commands;
 mod completion;
 mod copy;

@@ -10,7 +10,7 @@ use doorbell::{
 use doorbell_device::wrap::{DmaLedger, Fault as Harm, FaultInjector, Tracer, What};
 use doorbell_emulator::{CommandMatch, ControllerConfig, Fault, FaultPlan, FaultRule, NamespaceConfig, When};
 use futures_lite::future::poll_once;
-use nvme_spec::feature::FeatureId;
+use nvme_spec::feature::{FeatureId, InterruptVectorConfiguration, TemperatureThreshold};
 use nvme_spec::registers::{Cc, offset};
 use nvme_spec::reservation::RegisterAction;
 use nvme_spec::{AdminOpcode, NvmOpcode, Status};
@@ -274,6 +274,33 @@ fn c1_after_a_reset_a_new_size_is_known_before_any_io() {
     up.bench.subsystem.resize_namespace(1, 4 << 20).expect("resized");
     let size = up.bench.run(up.namespace.wait_resize((8 << 20) / 512)).expect("told");
     assert_eq!(size, (4 << 20) / 512);
+}
+
+/// Over and under temperature, two vectors: one feature each, and values of their own.
+#[test]
+fn f5_every_value_of_a_feature_is_set_again() {
+    let bench = Bench::new();
+    let driver = bench.driver(ControllerConfig::default());
+    let threshold = |kind, kelvins| TemperatureThreshold::new().with_thsel(kind).with_tmpth(kelvins).into_bits();
+    let vector = |iv, cd| InterruptVectorConfiguration::new().with_iv(iv).with_cd(cd).into_bits();
+    let set = |fid, cdw11| {
+        bench.run(driver.set_features(fid, false, 0, cdw11, &[])).expect("set");
+    };
+    let get = |fid, cdw11| bench.run(driver.get_features(fid, 0, 0, cdw11, &mut [])).expect("got");
+    set(FeatureId::TEMPERATURE_THRESHOLD, threshold(1, 250));
+    set(FeatureId::TEMPERATURE_THRESHOLD, threshold(0, 300));
+    set(FeatureId::TEMPERATURE_THRESHOLD, threshold(0, 350));
+    for (iv, cd) in [(1, true), (2, true), (2, false), (0, true)] {
+        set(FeatureId::INTERRUPT_VECTOR_CONFIGURATION, vector(iv, cd));
+    }
+    for _ in 0..2 {
+        assert_eq!(get(FeatureId::TEMPERATURE_THRESHOLD, threshold(0, 0)) & 0xffff, 350);
+        assert_eq!(get(FeatureId::TEMPERATURE_THRESHOLD, threshold(1, 0)) & 0xffff, 250);
+        for (iv, cd) in [(0, true), (1, true), (2, false)] {
+            assert_eq!(get(FeatureId::INTERRUPT_VECTOR_CONFIGURATION, vector(iv, false)), vector(iv, cd));
+        }
+        bench.run(driver.reset_controller()).expect("reset");
+    }
 }
 
 #[test]

@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 
 use nvme_spec::admin::{GetFeaturesCdw10, SetFeaturesCdw10};
 use nvme_spec::feature::{
-    AsyncEventConfiguration, ErrorRecovery, FeatureId, InterruptVectorConfiguration, NamespaceWriteProtection,
-    NumberOfQueues, PowerManagement, ReservationPersistence, SupportedCapabilities, TemperatureThreshold,
+    AsyncEventConfiguration, ErrorRecovery, FeatureId, InterruptCoalescing, InterruptVectorConfiguration,
+    NamespaceWriteProtection, NumberOfQueues, PowerManagement, ReservationPersistence, SupportedCapabilities,
+    TemperatureThreshold,
 };
 use nvme_spec::identify::Oncs;
 use nvme_spec::registers::Version;
@@ -57,6 +58,17 @@ impl Features {
     /// Asynchronous Event Configuration.
     pub(crate) fn async_events(&self, config: &ControllerConfig) -> u32 {
         self.value((FeatureId::ASYNC_EVENT_CONFIGURATION.0, 0), default_events(config))
+    }
+
+    /// Interrupt Coalescing.
+    pub(crate) fn interrupt_coalescing(&self) -> InterruptCoalescing {
+        self.value((FeatureId::INTERRUPT_COALESCING.0, 0), 0).into()
+    }
+
+    /// Whether the interrupts of a vector may wait for each other.
+    pub(crate) fn coalesces(&self, vector: u16) -> bool {
+        let value = self.value((FeatureId::INTERRUPT_VECTOR_CONFIGURATION.0, vector.into()), 0);
+        !InterruptVectorConfiguration::from(value).cd()
     }
 
     /// Reservation Notification Mask of a namespace.

@@ -107,6 +107,7 @@ impl Controller {
         self.features.reset();
         self.registers.reset();
         self.raise = 0;
+        self.gathering = None;
         self.backlogged = false;
         if self.plight == Plight::Stuck {
             self.plight = Plight::None;

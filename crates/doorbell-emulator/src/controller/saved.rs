@@ -44,6 +44,7 @@ impl Controller {
         }
         let (faults, faults_matched, faults_applied) = self.judge.save();
         let (changed, more_changed) = self.changed.save();
+        let gathering = self.gathering.map_or(0, |gathering| gathering.queues);
         let mut saved = state::Controller {
             cntlid: self.port.cntlid.into(),
             config: Some(state::Config::save(&self.config)),
@@ -61,7 +62,8 @@ impl Controller {
             faults_matched,
             faults_applied,
             epoch: self.epoch,
-            raise: (0..128).filter(|cqid| self.raise >> cqid & 1 != 0).collect(),
+            // What waits for more completions comes at once.
+            raise: (0..128).filter(|cqid| (self.raise | gathering) >> cqid & 1 != 0).collect(),
             plight: match self.plight {
                 Plight::None => 0,
                 Plight::Stuck => 1,
@@ -117,6 +119,7 @@ impl Controller {
             powered_on: saved.powered_on.map(time),
             epoch: saved.epoch,
             raise: saved.raise.iter().fold(0, |raise, cqid| raise | 1u128 << (cqid & 127)),
+            gathering: None,
             plight: match saved.plight {
                 0 => Plight::None,
                 1 => Plight::Stuck,

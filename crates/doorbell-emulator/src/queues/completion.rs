@@ -24,6 +24,8 @@ pub(crate) struct CompletionQueue {
     size: u32,
     pub(super) head: u32,
     tail: u32,
+    /// Where the tail was at the last interrupt.
+    announced: u32,
     phase: bool,
     doorbell: usize,
     pub(super) shadow: Option<Shadow>,
@@ -44,6 +46,7 @@ impl CompletionQueue {
             size,
             head: 0,
             tail: 0,
+            announced: 0,
             phase: true,
             doorbell: slot.dword(),
             shadow: None,
@@ -96,6 +99,16 @@ impl CompletionQueue {
     /// Whether the host has entries to take.
     pub(crate) fn is_empty(&self) -> bool {
         self.head == self.tail
+    }
+
+    /// Entries since the last interrupt.
+    pub(crate) fn unannounced(&self) -> u32 {
+        distance(self.announced, self.tail, self.size)
+    }
+
+    /// An interrupt tells the host of all entries.
+    pub(crate) fn announce(&mut self) {
+        self.announced = self.tail;
     }
 
     /// Prepares for posting several entries.
@@ -173,6 +186,7 @@ impl CompletionQueue {
             size,
             head,
             tail,
+            announced: tail,
             phase,
             doorbell: slot.dword(),
             shadow: slot.restore(buffers, published),

@@ -1,10 +1,12 @@
 //! Interrupts, shadow doorbells, arbitration.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use doorbell_device::{Device, DmaMemory};
 use doorbell_emulator::{ControllerConfig, InterruptMode};
 use nvme_spec::admin::{create_io_cq, create_io_sq};
+use nvme_spec::feature::{FeatureId, InterruptCoalescing, InterruptVectorConfiguration};
 use nvme_spec::registers::offset;
 use nvme_spec::{AdminOpcode, Command, DataPointer, NvmOpcode, Status};
 
@@ -36,6 +38,48 @@ fn once_for_a_batch_and_only_where_enabled() {
     }
     host.step();
     assert_eq!(taken(&vectors), [0, 0, 0, 0, 0, 1, 0, 0]);
+}
+
+/// 4 completions or 200 µs; but at once on a vector that says so.
+#[test]
+fn coalescing_waits_for_as_many_or_as_long_as_was_set() {
+    let mut host = host();
+    queue(&mut host, 2, Some(5));
+    queue(&mut host, 3, Some(6));
+    let set = |fid: FeatureId, cdw11| Command { cdw10: fid.0.into(), cdw11, ..AdminOpcode::SET_FEATURES.command() };
+    let coalescing = InterruptCoalescing::new().with_thr(3).with_time(2);
+    host.admin_ok(&set(FeatureId::INTERRUPT_COALESCING, coalescing.into()));
+    let at_once = InterruptVectorConfiguration::new().with_iv(6).with_cd(true);
+    host.admin_ok(&set(FeatureId::INTERRUPT_VECTOR_CONFIGURATION, at_once.into()));
+    let [gathered, at_once] = [5, 6].map(|vector| host.device.interrupt(vector).unwrap());
+    let (ms, us) = (Duration::from_millis(1), Duration::from_micros(1));
+    host.pass(ms);
+    for (qid, commands) in [(2, 3), (3, 1)] {
+        for _ in 0..commands {
+            host.submit(qid, &flush());
+        }
+    }
+    host.step();
+    assert_eq!((gathered.take(), at_once.take()), (0, 1));
+    // The fourth.
+    host.submit(2, &flush());
+    host.step();
+    assert_eq!(gathered.take(), 1);
+    assert_eq!(host.pass(ms).wake_at, None);
+    assert_eq!(gathered.take(), 0);
+    // Or time.
+    host.submit(2, &flush());
+    let wake_at = host.step().wake_at.unwrap();
+    host.pass(199 * us);
+    assert_eq!(gathered.take(), 0);
+    assert_eq!(host.pass(us).wake_at, None);
+    assert_eq!((gathered.take(), host.now), (1, wake_at));
+    // A reset forgets all of it.
+    host.submit(2, &flush());
+    host.step();
+    host.disable();
+    host.pass(ms);
+    assert_eq!(gathered.take(), 0);
 }
 
 #[test]

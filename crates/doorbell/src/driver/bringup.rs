@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use nvme_spec::feature::{AsyncEventConfiguration, FeatureId, HostBehavior, NumberOfQueues};
+use nvme_spec::feature::{AsyncEventConfiguration, FeatureId, HostBehavior, InterruptCoalescing, NumberOfQueues};
 use nvme_spec::identify::{IdentifyController, IdentifyControllerNvm, cns::Cns, cns::csi};
 use nvme_spec::registers::{Cap, Version};
 use zerocopy::{FromBytes, IntoBytes};
@@ -27,7 +27,7 @@ const ADMIN_DEPTH: u16 = 31;
 const ADMIN_TRANSFER: usize = 64 << 10;
 
 /// Brings the controller up. What was done so far is undone on failure.
-pub(crate) async fn bring_up(options: DriverOptions) -> Result<Arc<Core>, DriverError> {
+pub(crate) async fn bring_up(mut options: DriverOptions) -> Result<Arc<Core>, DriverError> {
     let registers = Registers::new(options.device.clone(), options.runtime.clone())?;
     let page_size = check_capabilities(registers.cap)?;
     registers.disable().await?;
@@ -95,6 +95,8 @@ pub(crate) async fn bring_up(options: DriverOptions) -> Result<Arc<Core>, Driver
             let shadows = shadows.filter(|_| found.identify.oacs.doorbell_buffer_config());
             let layout = self::layout(&found.identify, layout, options.sgl);
             let completion = found.completion;
+            // What was refused is not asked for again.
+            options.interrupt_coalescing = found.coalescing;
             let core = Core::new(Made {
                 id: core::next_id(),
                 registers,
@@ -179,6 +181,8 @@ pub(crate) struct Found {
     pub(crate) queue_limit: u16,
     pub(crate) queues: u16,
     completion: CompletionMode,
+    /// What interrupts were told to wait for.
+    coalescing: Option<InterruptCoalescing>,
 }
 
 /// From a controller that is disabled to one that takes I/O queues.
@@ -210,9 +214,17 @@ pub(crate) async fn enable_and_identify(
         (CompletionMode::Interrupt | CompletionMode::Adaptive, 0) => CompletionMode::Polling,
         (mode, _) => mode,
     };
+    let coalescing = match completion {
+        CompletionMode::Interrupt | CompletionMode::Adaptive => options.interrupt_coalescing,
+        CompletionMode::Polling | CompletionMode::CallerPolls => None,
+    };
+    let coalescing = match coalescing {
+        Some(asked) => set_coalescing(admin, asked).await?,
+        None => None,
+    };
     let (queue_limit, queues) = set_number_of_queues(options, admin, completion).await?;
     configure_events(admin, &identify).await?;
-    Ok(Found { identify, nvm: Box::new(nvm), queue_limit, queues, completion })
+    Ok(Found { identify, nvm: Box::new(nvm), queue_limit, queues, completion, coalescing })
 }
 
 /// CNS 06h of the NVM command set. Controllers before NVMe 2.0 and simple ones refuse it: then there are no such limits.
@@ -247,6 +259,18 @@ async fn set_host_behavior(admin: &Admin, identify: &IdentifyController) -> Resu
             Ok(())
         }
         Err(source) => Err(DriverError::command("setting Host Behavior Support")(source)),
+    }
+}
+
+/// Interrupt Coalescing; `None` where the controller refuses it.
+async fn set_coalescing(admin: &Admin, asked: InterruptCoalescing) -> Result<Option<InterruptCoalescing>, DriverError> {
+    match admin.set_features(FeatureId::INTERRUPT_COALESCING, false, 0, asked.into(), &[]).await {
+        Ok(_) => Ok(Some(asked)),
+        Err(RequestError::Nvme(error)) => {
+            tracing::warn!(%error, "the controller refused Interrupt Coalescing");
+            Ok(None)
+        }
+        Err(source) => Err(DriverError::command("setting Interrupt Coalescing")(source)),
     }
 }
 

@@ -1,4 +1,3 @@
-use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -53,8 +52,22 @@ pub enum ControllerState {
     HandedOver,
 }
 
-/// Features that were set, by feature identifier and namespace: CDW11 and data.
-pub(crate) type FeaturesSet = BTreeMap<(u8, u32), (u32, Vec<u8>)>;
+/// A feature that was set.
+#[derive(Clone)]
+pub(crate) struct FeatureSet {
+    pub(crate) fid: FeatureId,
+    pub(crate) nsid: u32,
+    pub(crate) cdw11: u32,
+    pub(crate) data: Vec<u8>,
+}
+
+impl FeatureSet {
+    /// Whether it is of just the value that the other is of: of the same namespace, vector, threshold.
+    fn replaces(&self, other: &FeatureSet) -> bool {
+        let value = |set: &FeatureSet| (set.fid, set.nsid, set.cdw11 & set.fid.selector());
+        value(self) == value(other)
+    }
+}
 
 /// All of a driver that outlives a single call. Background tasks and namespace handles share it; it does no work of
 /// its own once the [`NvmeDriver`](super::NvmeDriver) in front of it is gone.
@@ -82,7 +95,8 @@ pub(crate) struct Core {
     /// How far the queues were, time and again.
     pub(crate) moments: Mutex<Moments>,
     /// What was set by the caller, to be set again after a reset.
-    pub(crate) features: Mutex<FeaturesSet>,
+    /// In the order in which they were set: one may be of all namespaces, or all thresholds.
+    pub(crate) features: Mutex<Vec<FeatureSet>>,
     /// Its state changed, or whether it is recovering or held still.
     pub(crate) changed: event_listener::Event,
     /// Memory that the device may still use: queues of a controller that could not be stopped.
@@ -172,11 +186,12 @@ impl Core {
     }
 
     /// Keeps what a caller has set, to set it again after a reset.
-    pub(crate) fn remember_feature(&self, fid: FeatureId, nsid: u32, cdw11: u32, data: &[u8]) {
+    pub(crate) fn remember_feature(&self, set: FeatureSet) {
         // How many queues there are is the driver's own affair.
-        if fid != FeatureId::NUMBER_OF_QUEUES {
+        if set.fid != FeatureId::NUMBER_OF_QUEUES {
             let mut features = self.features.lock().unwrap_or_else(PoisonError::into_inner);
-            features.insert((fid.0, nsid), (cdw11, data.to_vec()));
+            features.retain(|other| !set.replaces(other));
+            features.push(set);
         }
     }
 

@@ -53,10 +53,22 @@ pub struct ControllerView {
     pub shadow_doorbells: Option<u64>,
     /// `interrupt`, `polling` or `adaptive`.
     pub completion: String,
+    /// What interrupts wait for, where the driver set that.
+    pub interrupt_coalescing: Option<CoalescingView>,
     /// I/O queue pairs that there may be.
     pub queue_limit: u16,
     /// Queue pairs whose memory is kept because the device may still own it.
     pub condemned_queues: usize,
+}
+
+/// What an interrupt waits for: the one or the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
+pub struct CoalescingView {
+    /// So many completions.
+    pub completions: u16,
+    /// So many microseconds since the first.
+    pub time_us: u32,
 }
 
 /// The admin queue and what came of it.
@@ -118,6 +130,10 @@ impl Core {
                     CompletionMode::Adaptive => "adaptive",
                 }
                 .into(),
+                interrupt_coalescing: self.options.interrupt_coalescing.map(|coalescing| CoalescingView {
+                    completions: u16::from(coalescing.thr()) + 1,
+                    time_us: u32::from(coalescing.time()) * 100,
+                }),
                 queue_limit: self.issuers.limit(),
                 condemned_queues: self.condemned().len(),
             },
@@ -147,6 +163,10 @@ impl fmt::Display for DriverView {
         writeln!(f, "controller {}", c.address)?;
         writeln!(f, "  {} {} (firmware {}, NVMe {})", c.model, c.serial, c.firmware, c.version)?;
         writeln!(f, "  state {:?}, completions by {}", c.state, c.completion)?;
+        if let Some(coalescing) = c.interrupt_coalescing {
+            let CoalescingView { completions, time_us } = coalescing;
+            writeln!(f, "  an interrupt waits for {completions} completions or {time_us} us")?;
+        }
         writeln!(f, "  page {} B, largest transfer {} B, SGL {}", c.page_size, c.max_transfer, c.sgl)?;
         if let Some(rung) = c.shadow_doorbells {
             writeln!(f, "  shadow doorbells; {rung} rang all the same")?;

@@ -25,9 +25,10 @@ mod watchdog;
 
 pub use self::core::ControllerState;
 pub(crate) use self::core::Core;
+use self::core::FeatureSet;
 pub use self::events::{ControllerEvent, EventListener};
 pub use self::inherited::{InheritedCommand, InheritedResult};
-pub use self::inspect::{AdminView, ControllerView, CpuView, DriverView, PendingCommand};
+pub use self::inspect::{AdminView, CoalescingView, ControllerView, CpuView, DriverView, PendingCommand};
 pub use self::options::{CompletionMode, DriverOptions, HostId, Recovery, ShadowDoorbells};
 pub use self::restore::{Prepared, RestoreError, Restored};
 pub use self::retries::Retries;
@@ -289,7 +290,7 @@ impl NvmeDriver {
         data: &[u8],
     ) -> Result<u32, RequestError> {
         let result = self.core.admin.set_features(fid, save, nsid, cdw11, data).await?;
-        self.core.remember_feature(fid, nsid, cdw11, data);
+        self.core.remember_feature(FeatureSet { fid, nsid, cdw11, data: data.to_vec() });
         Ok(result)
     }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use doorbell_device::Device;
 use nvme_spec::NvmOpcode;
+use nvme_spec::feature::InterruptCoalescing;
 
 use super::NvmeDriver;
 use super::retries::Retries;
@@ -135,6 +136,7 @@ pub struct DriverOptions {
     pub(crate) exclusive_queues: u32,
     pub(crate) depth: u32,
     pub(crate) completion: CompletionMode,
+    pub(crate) interrupt_coalescing: Option<InterruptCoalescing>,
     pub(crate) max_transfer: usize,
     pub(crate) bounce_pool: usize,
     pub(crate) always_bounce: bool,
@@ -160,6 +162,7 @@ impl DriverOptions {
             cpus: std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX)),
             depth: 256,
             completion: CompletionMode::default(),
+            interrupt_coalescing: None,
             max_transfer: 2 << 20,
             bounce_pool: 512 << 10,
             always_bounce: false,
@@ -204,6 +207,14 @@ impl DriverOptions {
     /// How completions are found.
     pub fn completion(mut self, mode: CompletionMode) -> Self {
         self.completion = mode;
+        self
+    }
+
+    /// Has the controller raise one interrupt for several completions: after so many (THR, 0's based), or so long after the
+    /// first (TIME, in units of 100 µs). Fewer interrupts, for latency. A controller that refuses it is used without it, and
+    /// it is not asked where nothing waits for interrupts. Default: as the controller has it.
+    pub fn interrupt_coalescing(mut self, coalescing: InterruptCoalescing) -> Self {
+        self.interrupt_coalescing = Some(coalescing);
         self
     }
 

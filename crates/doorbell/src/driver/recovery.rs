@@ -6,10 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use nvme_spec::feature::FeatureId;
-
 use super::bringup::{self, Found};
-use super::core::{ControllerState, Core};
+use super::core::{ControllerState, Core, FeatureSet};
 use super::events::ControllerEvent;
 use super::loss;
 use crate::error::{DeviceFailed, Lost, RequestError};
@@ -194,10 +192,10 @@ impl Core {
 
     async fn set_features_again(&self) -> Result<(), RequestError> {
         let features = self.features.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
-        for ((fid, nsid), (cdw11, data)) in features {
-            match self.admin.set_features(FeatureId(fid), false, nsid, cdw11, &data).await {
+        for FeatureSet { fid, nsid, cdw11, data } in features {
+            match self.admin.set_features(fid, false, nsid, cdw11, &data).await {
                 Ok(_) => {}
-                Err(RequestError::Nvme(error)) => tracing::warn!(fid, %error, "a feature could not be set again"),
+                Err(RequestError::Nvme(error)) => tracing::warn!(%fid, %error, "a feature could not be set again"),
                 Err(error) => return Err(error),
             }
         }

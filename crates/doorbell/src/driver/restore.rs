@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use doorbell_device::DmaMemory;
-use nvme_spec::feature::FeatureId;
+use nvme_spec::feature::{FeatureId, InterruptCoalescing};
 use nvme_spec::identify::{IdentifyController, IdentifyControllerNvm};
 use zerocopy::FromBytes;
 
@@ -17,7 +17,7 @@ use self::take_over::PreparedQueue;
 use super::NvmeDriver;
 use super::admin::Admin;
 use super::bringup;
-use super::core::{self, Core, Made};
+use super::core::{self, Core, FeatureSet, Made};
 use super::failure::Failure;
 use super::inherited::InheritedCommand;
 use super::issuers::Issuers;
@@ -128,6 +128,7 @@ impl Restoring {
         };
         options.completion = completion;
         options.host_id = host_id(saved.host_id.as_ref())?;
+        options.interrupt_coalescing = saved.interrupt_coalescing.map(InterruptCoalescing::from);
         let known = (saved.cap.into(), saved.version.into(), saved.crto.into());
         let registers = Registers::known(options.device.clone(), options.runtime.clone(), known);
         registers.note_enabled();
@@ -183,9 +184,10 @@ impl Restoring {
         });
         core.resets.store(saved.resets, Ordering::SeqCst);
         core.rescans.inherit(&saved.nsids);
-        for feature in &saved.features {
-            let fid = u8::try_from(feature.fid).map_err(|_| nonsense(format!("feature {:#x}", feature.fid)))?;
-            core.remember_feature(FeatureId(fid), feature.nsid, feature.cdw11, &feature.data);
+        for saved::Feature { fid, nsid, cdw11, data } in &saved.features {
+            let fid = u8::try_from(*fid).map_err(|_| nonsense(format!("feature {fid:#x}")))?;
+            let (nsid, cdw11, data) = (*nsid, *cdw11, data.clone());
+            core.remember_feature(FeatureSet { fid: FeatureId(fid), nsid, cdw11, data });
         }
         let guest_memory = self.guest_memory(&core)?;
         let mut prepared = Prepared {

@@ -6,7 +6,7 @@ use doorbell_device::DmaMemory;
 use nvme_spec::AdminOpcode;
 use zerocopy::IntoBytes;
 
-use super::core::{ControllerState, Core};
+use super::core::{ControllerState, Core, FeatureSet};
 use super::events::ControllerEvent;
 use super::options::HostId;
 use crate::error::Lost;
@@ -149,11 +149,11 @@ impl Core {
             return Err(NotYet::Recovering);
         }
         let features = self.features.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let feature = |((fid, nsid), (cdw11, data)): ((u8, u32), (u32, Vec<u8>))| saved::Feature {
-            fid: fid.into(),
-            nsid,
-            cdw11,
-            data,
+        let feature = |set: FeatureSet| saved::Feature {
+            fid: set.fid.0.into(),
+            nsid: set.nsid,
+            cdw11: set.cdw11,
+            data: set.data,
         };
         let shadows = self.shadows.as_ref().map(|shadows| {
             let (memory, active) = shadows.memory();
@@ -184,6 +184,7 @@ impl Core {
             queues_in_all: self.issuers.most().into(),
             version: self.registers.version.into(),
             crto: self.registers.crto.into(),
+            interrupt_coalescing: self.options.interrupt_coalescing.map(u32::from),
         };
         Ok((state, memories.0))
     }

@@ -63,6 +63,9 @@ pub(crate) struct Driver {
     /// CRTO, where there is one.
     #[prost(fixed32, tag = "20")]
     pub(crate) crto: u32,
+    /// Interrupt Coalescing, where it was asked for.
+    #[prost(uint32, optional, tag = "21")]
+    pub(crate) interrupt_coalescing: Option<u32>,
 }
 
 /// Shadow doorbells: a page of values and one of event indices.
