@@ -88,27 +88,29 @@ impl Relay {
     ) -> bool {
         self.due = Instant::now() + self.every;
         match self.try_hand_over(driver, pause, stop, cargo) {
-            Ok(()) => true,
+            Ok(true) => return true,
+            Ok(false) => tracing::debug!("a job had ended: there is nothing left to hand over"),
             Err(error) => {
                 tracing::warn!(error = format!("{error:#}"), "the handover failed, and this process goes on");
                 self.handovers.failed += 1;
                 self.handovers.first_failure.get_or_insert(format!("{error:#}"));
-                if let Some(mut child) = self.child.take() {
-                    let _ = child.kill();
-                    let _ = child.wait();
-                }
-                false
             }
         }
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        false
     }
 
+    /// Whether it is another process's now: not if the run ended meanwhile.
     fn try_hand_over(
         &mut self,
         driver: &NvmeDriver,
         pause: &Arc<Pause>,
         stop: &Arc<Stop>,
         cargo: &Cargo,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let (ours, theirs) = doorbell_handover::pair()?;
         let results = self.results.as_ref().ok_or_else(|| anyhow!("there is nowhere to say what was found"))?;
         let arguments = std::env::args_os().skip(1).filter(|argument| argument != "--go-on");
@@ -126,9 +128,11 @@ impl Relay {
             }
         };
         let deadline = monotonic(self.deadline);
+        let mut ended = false;
         let luggage = |_: &_| {
             let jobs = std::mem::take(&mut *snapshots.lock().unwrap_or_else(PoisonError::into_inner));
             if jobs.is_empty() {
+                ended = true;
                 bail!("a job has ended already");
             }
             let passed = Passed { run: cargo.run, seed: cargo.seed, nsid: cargo.nsid, deadline, jobs };
@@ -141,9 +145,12 @@ impl Relay {
         };
         let given = Handover::over(ours).on_step(on_step).give(driver, luggage);
         pause.go_on(given.is_ok());
+        if given.is_err() && ended {
+            return Ok(false);
+        }
         let given = given?;
         self.handovers.saves.push(u64::try_from(given.save.as_nanos()).unwrap_or(u64::MAX));
-        Ok(())
+        Ok(true)
     }
 
     /// Says what this process has found, for the first one to read.
