@@ -1,6 +1,7 @@
 //! Reads and writes, and every other command that moves data from or to a payload: the I/O path.
 
 use std::future::Future;
+use std::mem::ManuallyDrop;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
@@ -20,9 +21,10 @@ type WaitForQueue<'a> = Pin<Box<dyn Future<Output = Result<&'a QueuePair, Reques
 /// A read, write or compare under way. Does nothing until polled.
 #[must_use = "futures do nothing unless polled"]
 pub struct Transfer<'a> {
-    request: Request<'a>,
+    request: ManuallyDrop<Request<'a>>,
     in_flight: Option<InFlight<'a>>,
-    stage: Stage<'a>,
+    /// Dropped by hand, as the request is, so that a transfer that is over is seen to be so in three comparisons.
+    stage: ManuallyDrop<Stage<'a>>,
 }
 
 /// A command that is in flight straight from the payload, with nothing but its slot.
@@ -33,7 +35,7 @@ struct InFlight<'a> {
 }
 
 /// How far a transfer is that is not in flight with just a slot. The tag is a byte of its own, so that it is compared
-/// and not worked out.
+/// and not worked out; and one stage has all that there is to drop, so that its absence is seen at a glance.
 #[repr(u8)]
 enum Stage<'a> {
     /// Not polled yet, and may need no more than a slot.
@@ -42,6 +44,11 @@ enum Stage<'a> {
     Special(Terms),
     /// There is nothing, or nothing more, to do.
     Ended,
+    UnderWay(Way<'a>),
+}
+
+/// What few transfers wait for.
+enum Way<'a> {
     /// The CPU has no queue yet.
     NoQueue(WaitForQueue<'a>, Terms),
     LongWay(LongWay<'a>),
@@ -203,7 +210,7 @@ impl Namespace {
     fn transfer<'a>(&'a self, kind: Kind, cpu: u32, lba: u64, block_count: u32, payload: Payload<'a>) -> Transfer<'a> {
         let request = Request { inner: self.inner(), payload, kind, cpu, block_count, lba, tag: 0 };
         let stage = if kind.is_special { Stage::Special(Terms::default()) } else { Stage::New };
-        Transfer { request, in_flight: None, stage }
+        Transfer { request: ManuallyDrop::new(request), in_flight: None, stage: ManuallyDrop::new(stage) }
     }
 }
 
@@ -347,9 +354,9 @@ impl<'a> Transfer<'a> {
     /// `None` for as long as it likes. It is looked at no more often than every 10 ms, and about every eighth of the
     /// shortest limit.
     pub fn timeout(mut self, limit: Option<Duration>) -> Self {
-        if let Stage::New | Stage::Special(_) = self.stage {
+        if let Stage::New | Stage::Special(_) = *self.stage {
             self.request.inner.core.expect_limit(limit);
-            self.stage = Stage::Special(Terms { limit: limit.map_or(TimeLimit::None, TimeLimit::After), retries: 0 });
+            *self.stage = Stage::Special(Terms { limit: limit.map_or(TimeLimit::None, TimeLimit::After), retries: 0 });
         }
         self
     }
@@ -363,9 +370,9 @@ impl<'a> Transfer<'a> {
             self.in_flight = None;
             return Poll::Ready(Ok(()));
         }
-        if matches!(self.stage, Stage::New) {
+        if matches!(*self.stage, Stage::New) {
             // There is nothing in it to drop.
-            std::mem::forget(std::mem::replace(&mut self.stage, Stage::Ended));
+            std::mem::forget(std::mem::replace(&mut *self.stage, Stage::Ended));
             return match self.start_now(context.waker()) {
                 Start::Pending => Poll::Pending,
                 Start::Looked => self.poll_stage(context),
@@ -412,21 +419,21 @@ impl<'a> Transfer<'a> {
                 Err(error) => self.fail(error, LongWay::new(queue, Terms::default()), context),
             };
         }
-        let result = match &mut self.stage {
+        let result = match &mut *self.stage {
             Stage::New => return self.begin(Terms::default(), context),
             Stage::Special(terms) => {
                 let terms = *terms;
                 return self.begin(terms, context);
             }
-            Stage::NoQueue(wait, terms) => {
+            Stage::UnderWay(Way::NoQueue(wait, terms)) => {
                 let terms = *terms;
                 match ready!(wait.as_mut().poll(context)) {
                     Ok(queue) => return self.go_long_way(queue, terms, context),
                     Err(error) => Err(error),
                 }
             }
-            Stage::LongWay(way) => ready!(way.poll(&mut self.request, context)),
-            Stage::Later(wait, _) => {
+            Stage::UnderWay(Way::LongWay(way)) => ready!(way.poll(&mut self.request, context)),
+            Stage::UnderWay(Way::Later(wait, _)) => {
                 ready!(wait.as_mut().poll(context));
                 return self.go_on(context);
             }
@@ -436,14 +443,14 @@ impl<'a> Transfer<'a> {
             return self.fail_on_the_way(error, context);
         }
         // Its pages are others' now; the future may live on for long.
-        self.stage = Stage::Ended;
+        *self.stage = Stage::Ended;
         Poll::Ready(Ok(()))
     }
 
     /// Checks the request, and finds its queue.
     #[inline(never)]
     fn begin(&mut self, terms: Terms, context: &mut Context<'_>) -> Poll<Result<(), RequestError>> {
-        self.stage = Stage::Ended;
+        *self.stage = Stage::Ended;
         if !self.request.check()? {
             return Poll::Ready(Ok(()));
         }
@@ -452,7 +459,7 @@ impl<'a> Transfer<'a> {
             Some(queue) => self.go_long_way(queue, terms, context),
             None => {
                 let wait = async move { Ok(&**inner.core.issuers.wait(&inner.core, cpu).await?) };
-                self.stage = Stage::NoQueue(Box::pin(wait), terms);
+                *self.stage = Stage::UnderWay(Way::NoQueue(Box::pin(wait), terms));
                 self.poll_stage(context)
             }
         }
@@ -467,7 +474,7 @@ impl<'a> Transfer<'a> {
         if self.request.inner.is_held_back() {
             return self.wait_for_inherited(queue, terms, context);
         }
-        self.stage = Stage::LongWay(LongWay::new(queue, terms));
+        *self.stage = Stage::UnderWay(Way::LongWay(LongWay::new(queue, terms)));
         self.poll_stage(context)
     }
 
@@ -480,9 +487,9 @@ impl<'a> Transfer<'a> {
         terms: Terms,
         context: &mut Context<'_>,
     ) -> Poll<Result<(), RequestError>> {
-        let Request { inner, lba, block_count, .. } = self.request;
+        let Request { inner, lba, block_count, .. } = *self.request;
         let wait = inner.core.wait_for_inherited(inner.nsid, Some((lba, block_count.into())));
-        self.stage = Stage::Later(Box::pin(wait), LongWay::new(queue, terms));
+        *self.stage = Stage::UnderWay(Way::Later(Box::pin(wait), LongWay::new(queue, terms)));
         self.poll_stage(context)
     }
 
@@ -501,27 +508,27 @@ impl<'a> Transfer<'a> {
         };
         let Some(wait) = wait else { return Poll::Ready(Err(error)) };
         way.go_back();
-        self.stage = Stage::Later(Box::pin(core.pause(wait)), way);
+        *self.stage = Stage::UnderWay(Way::Later(Box::pin(core.pause(wait)), way));
         self.poll_stage(context)
     }
 
     #[cold]
     fn fail_on_the_way(&mut self, error: RequestError, context: &mut Context<'_>) -> Poll<Result<(), RequestError>> {
-        match std::mem::replace(&mut self.stage, Stage::Ended) {
-            Stage::LongWay(way) => self.fail(error, way, context),
+        match std::mem::replace(&mut *self.stage, Stage::Ended) {
+            Stage::UnderWay(Way::LongWay(way)) => self.fail(error, way, context),
             _ => Poll::Ready(Err(error)),
         }
     }
 
     #[cold]
     fn go_on(&mut self, context: &mut Context<'_>) -> Poll<Result<(), RequestError>> {
-        if let Stage::Later(_, way) = std::mem::replace(&mut self.stage, Stage::Ended) {
-            self.stage = Stage::LongWay(way);
+        if let Stage::UnderWay(Way::Later(_, way)) = std::mem::replace(&mut *self.stage, Stage::Ended) {
+            *self.stage = Stage::UnderWay(Way::LongWay(way));
         }
         self.poll_stage(context)
     }
 
-    /// What the device still works on stays, the buffer with it, until it is done.
+    /// Drops all there is to drop. What the device still works on stays, the buffer with it, until it is done.
     #[cold]
     #[inline(never)]
     fn abandon(&mut self) {
@@ -529,9 +536,9 @@ impl<'a> Transfer<'a> {
             Payload::Buffer(buffer) => buffer.take(),
             _ => None,
         };
-        match (self.in_flight, std::mem::replace(&mut self.stage, Stage::Ended)) {
+        match (self.in_flight, std::mem::replace(&mut *self.stage, Stage::Ended)) {
             (Some(InFlight { queue, token }), _) => queue.forget(token, buffer.into()),
-            (None, Stage::LongWay(way)) => way.abandon(buffer),
+            (None, Stage::UnderWay(Way::LongWay(way))) => way.abandon(buffer),
             (None, _) => {}
         }
     }
@@ -555,13 +562,10 @@ impl Future for Transfer<'_> {
 }
 
 impl Drop for Transfer<'_> {
-    #[inline]
+    #[inline(always)]
     fn drop(&mut self) {
-        let under_way = match self.stage {
-            Stage::New | Stage::Special(_) | Stage::Ended => self.in_flight.is_some(),
-            Stage::NoQueue(..) | Stage::LongWay(_) | Stage::Later(..) => true,
-        };
-        if under_way {
+        let has_buffer = matches!(self.request.payload, Payload::Buffer(Some(_)));
+        if self.in_flight.is_some() || has_buffer || matches!(*self.stage, Stage::UnderWay(_)) {
             self.abandon();
         }
     }

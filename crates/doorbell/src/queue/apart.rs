@@ -1,37 +1,39 @@
-//! Arrays that begin and end with a cache line, so that what one queue's CPU writes shares none with anything else.
+//! Arrays that what one queue's CPU writes lies in, and that share no cache line with anything else.
 
-/// `N` to a line.
-pub(crate) struct Apart<T, const N: usize> {
-    lines: Box<[Line<T, N>]>,
+/// Bytes of a cache line.
+const LINE: usize = 64;
+
+/// An array with unused places before and behind it, a cache line of them each.
+pub(crate) struct Apart<T> {
+    places: Box<[T]>,
     len: usize,
 }
 
-#[repr(align(64))]
-struct Line<T, const N: usize>([T; N]);
+impl<T: Default> Apart<T> {
+    const UNUSED: usize = LINE.div_ceil(size_of::<T>());
 
-impl<T, const N: usize> Apart<T, N> {
-    /// At least `len` of them; the last line is full.
-    pub(crate) fn new(len: usize, mut make: impl FnMut(usize) -> T) -> Self {
-        let lines = (0..len.div_ceil(N)).map(|line| Line(std::array::from_fn(|i| make(line * N + i)))).collect();
-        Self { lines, len }
+    pub(crate) fn new(len: usize, make: impl FnMut(usize) -> T) -> Self {
+        let unused = || (0..Self::UNUSED).map(|_| T::default());
+        Self { places: unused().chain((0..len).map(make)).chain(unused()).collect(), len }
     }
 
-    /// How many were asked for.
     pub(crate) fn len(&self) -> usize {
         self.len
     }
 
+    /// `None` for those that are far from the end; between them and the end lies what nobody uses.
     #[inline(always)]
     pub(crate) fn get(&self, index: usize) -> Option<&T> {
-        self.lines.get(index / N)?.0.get(index % N)
+        self.places.get(index + Self::UNUSED)
     }
 
+    /// As [`get`](Self::get).
     #[inline(always)]
     pub(crate) fn get_mut(&mut self, index: usize) -> Option<&mut T> {
-        self.lines.get_mut(index / N)?.0.get_mut(index % N)
+        self.places.get_mut(index + Self::UNUSED)
     }
 
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
-        self.lines.iter_mut().flat_map(|line| &mut line.0)
+        self.places.iter_mut().skip(Self::UNUSED).take(self.len)
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::apart::Apart;
 use super::pair::QueuePair;
 use super::slots::State;
 
@@ -26,23 +27,21 @@ pub(super) struct Extra {
     pub(super) pages: (u32, u32),
 }
 
-/// By slot; empty until there is one.
+/// By slot; none until there is one.
 #[derive(Default)]
-pub(super) struct Extras(Box<[Extra]>);
+pub(super) struct Extras(Option<Apart<Extra>>);
 
 impl Extras {
     pub(super) fn set(&mut self, slot: u16, depth: u16, extra: Extra) {
-        if self.0.is_empty() {
-            self.0 = vec![Extra::default(); depth.into()].into();
-        }
-        if let Some(of_slot) = self.0.get_mut(usize::from(slot)) {
+        let extras = self.0.get_or_insert_with(|| Apart::new(depth.into(), |_| Extra::default()));
+        if let Some(of_slot) = extras.get_mut(usize::from(slot)) {
             *of_slot = extra;
         }
     }
 
     /// What the command of this number, which has the slot now, has besides.
     pub(super) fn get(&self, slot: u16, sequence: u64) -> Extra {
-        match self.0.get(usize::from(slot)) {
+        match self.0.as_ref().and_then(|extras| extras.get(usize::from(slot))) {
             Some(extra) if extra.sequence == sequence => *extra,
             _ => Extra::default(),
         }

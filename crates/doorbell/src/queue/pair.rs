@@ -192,7 +192,7 @@ pub(super) struct Inner {
     pub(super) sq: SubmissionRing,
     pub(super) cq: CompletionRing,
     pub(super) taken: Taken,
-    pub(super) wakers: Apart<Option<Waker>, 4>,
+    pub(super) wakers: Apart<Option<Waker>>,
     /// Memory of orphaned slots.
     pub(super) held: Vec<(u16, Held)>,
     pub(super) rare: Rare,

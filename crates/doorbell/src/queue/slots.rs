@@ -226,7 +226,7 @@ impl<'a> Slot<'a> {
 
 /// Which slots are free: given back by anybody without a lock, taken by the holder of the queue's lock.
 pub(crate) struct FreeSlots {
-    bits: Apart<AtomicU64, 8>,
+    bits: Apart<AtomicU64>,
     /// Somebody waits for a slot: who gives one back must see to it.
     awaited: AtomicBool,
 }
@@ -248,7 +248,7 @@ pub(crate) struct Taken {
     first: u16,
     hint: usize,
     /// The others. What is in use as `word` is 0 here.
-    bits: Apart<u64, 8>,
+    bits: Apart<u64>,
 }
 
 impl FreeSlots {
