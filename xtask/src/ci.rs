@@ -32,6 +32,9 @@ fn all(steps: &mut Steps) -> Result<()> {
     steps.step("simulation", |_| simulate::check())?;
     steps.step("loom", |total| loom::check(None, loom::PREEMPTIONS, total))?;
     steps.step("instructions", |_| instructions::check())?;
+    steps.step("shared lines", |_| {
+        process::run(&mut cargo(["run", "--package", "doorbell-bench", "--bin", "shared_lines"]))
+    })?;
     steps.step("guest", guest::check)
 }
 

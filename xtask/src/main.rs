@@ -37,7 +37,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
-    /// What every change must pass: format, lints, docs, licences, tests, model checks, instruction counts
+    /// What every change must pass: format, lints, docs, licences, tests, model checks, instruction counts, shared cache lines
     Ci,
     /// What takes longer: all mutants, more property-test cases, deeper model checks, long tests
     Nightly(nightly::Arguments),
