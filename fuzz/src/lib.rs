@@ -8,8 +8,10 @@ mod driver;
 mod emulator;
 mod peers;
 mod spec;
+mod state;
 
 pub use driver::driver;
 pub use emulator::emulator;
 pub use peers::{client, requests, server};
 pub use spec::spec;
+pub use state::state;

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::steps::Steps;
 use crate::workspace::{TEST, cargo, root};
-use crate::{deny, guest, instructions, licences, loom, mutants, process, security, simulate, tests};
+use crate::{deny, fuzz, guest, instructions, licences, loom, mutants, process, security, simulate, tests};
 
 pub(crate) fn run() -> Result<()> {
     let mut steps = Steps::default();
@@ -30,6 +30,7 @@ fn all(steps: &mut Steps) -> Result<()> {
     steps.step("readme", |_| readme())?;
     steps.step("tests", |total| tests::run(&mut cargo(TEST), total).map(drop))?;
     steps.step("simulation", |_| simulate::check())?;
+    steps.step("fuzz", |_| fuzz::all(10))?;
     steps.step("loom", |total| loom::check(None, loom::PREEMPTIONS, total))?;
     steps.step("instructions", |_| instructions::check())?;
     steps.step("shared lines", |_| {

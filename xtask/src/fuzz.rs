@@ -45,6 +45,13 @@ fn targets() -> Result<Vec<String>> {
 fn fuzz(target: &str, seconds: u32) -> Result<()> {
     println!("{target}: {seconds} s");
     let mut command = Command::new("fuzz/run");
-    command.current_dir(root()).args([target, "-max_len=2048", "-len_control=0", "-timeout=30", "-verbosity=0"]);
+    command.current_dir(root()).args([
+        target,
+        "-max_len=2048",
+        "-len_control=0",
+        "-timeout=30",
+        "-verbosity=0",
+        "-print_funcs=0",
+    ]);
     process::run(command.arg(format!("-max_total_time={seconds}")))
 }

@@ -14,6 +14,7 @@ mod loom;
 mod mutants;
 mod nightly;
 mod process;
+mod sanitize;
 mod security;
 mod simulate;
 mod spdx;
@@ -37,7 +38,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
-    /// What every change must pass: format, lints, docs, licences, tests, model checks, instruction counts, shared cache lines
+    /// What every change must pass: lints, docs, rules, tests, simulation, fuzzers, models, instruction counts, guests
     Ci,
     /// What takes longer: all mutants, more property-test cases, deeper model checks, long tests
     Nightly(nightly::Arguments),
@@ -45,6 +46,8 @@ enum Task {
     Mutants(mutants::Arguments),
     /// Run the tests of rings, slots and locks under the model checker
     Loom(loom::Arguments),
+    /// Run tests under the address and the thread sanitizer (needs a nightly compiler with its source)
+    Sanitize(sanitize::Arguments),
     /// Run the fuzzers, each for a while
     Fuzz(fuzz::Arguments),
     /// Run the tests that need a Linux guest under QEMU
@@ -76,6 +79,7 @@ fn run(task: Task) -> Result<()> {
         Task::Nightly(arguments) => nightly::run(&arguments),
         Task::Mutants(arguments) => mutants::run(&arguments),
         Task::Loom(arguments) => loom::run(&arguments),
+        Task::Sanitize(arguments) => sanitize::run(&arguments),
         Task::Fuzz(arguments) => fuzz::run(&arguments),
         Task::Guest(arguments) => guest::run(&arguments),
         Task::Simulate(arguments) => simulate::run(&arguments),

@@ -5,7 +5,7 @@ use clap::Args;
 
 use crate::steps::Steps;
 use crate::workspace::{TEST, cargo};
-use crate::{fuzz, guest, loom, mutants, simulate, tests};
+use crate::{fuzz, guest, loom, mutants, sanitize, simulate, tests};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -29,6 +29,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             tests::run(&mut command, total).map(drop)
         }),
         steps.step("loom", |total| loom::check(None, arguments.preemptions, total)),
+        steps.step("sanitizers", |total| sanitize::check(&sanitize::Arguments::all(), total)),
         steps.step("fuzz", |_| fuzz::all(arguments.fuzz)),
         steps.step("simulation", |_| simulate::check_more()),
         steps.step("guest", guest::check_all),
