@@ -178,7 +178,11 @@ impl Shared {
             if end.how == How::Elsewhere {
                 return self.set(Presence::Gone { end, awaited: false });
             }
-            let reconnect = self.options.reconnect.filter(|_| !self.lock().stop);
+            if self.lock().stop {
+                // Whoever drops the device misses no server.
+                return self.set(Presence::Gone { end, awaited: false });
+            }
+            let reconnect = self.options.reconnect;
             tracing::warn!(address = %self.options.address(), reason = end.reason, "the server is lost");
             self.set(Presence::Gone { end: end.clone(), awaited: reconnect.is_some() });
             let Some(limit) = reconnect else { return };
