@@ -21,6 +21,7 @@ use crate::health::Health;
 use crate::namespace::{Namespace, State};
 use crate::reservation::{Group, HostId};
 use crate::subsystem::Subsystem;
+use crate::sync;
 use crate::transfer::{FromHost, Rules, ToHost, Toward, describe};
 
 /// An I/O command, and what it works on.
@@ -44,7 +45,7 @@ impl Controller {
         let Some(Some(namespace)) = self.table.get(command.nsid.wrapping_sub(1) as usize) else {
             return self.io_without_namespace(sqid, command, verdict);
         };
-        if namespace.finishes_later() {
+        if namespace.finishes_later() && !is_spoilt_here(namespace, verdict) {
             return self.io_later(host, sqid, command, verdict);
         }
         let mut io = Io {
@@ -140,6 +141,12 @@ impl Io<'_> {
         let padding = len.saturating_sub(given.len() as u64) as usize;
         to.put(given).and_then(|()| to.zero(padding)).map_err(|_| Status::DATA_TRANSFER_ERROR)
     }
+}
+
+/// Whether the controller has to carry a command out itself to spoil its data.
+#[inline]
+fn is_spoilt_here(namespace: &Namespace, verdict: Option<&Verdict>) -> bool {
+    verdict.is_some_and(|verdict| verdict.patch.is_some()) && sync::read(&namespace.state).data.is_plain()
 }
 
 /// Storage failed while reading.

@@ -31,7 +31,7 @@ A namespace is KIND:WHAT, and options after commas:
   device:ADDRESS[:NSID] of a device that Doorbell drives, without a copy; the NSID if it has several
   ...,block=4096        bytes of a block, in place of --block-size
   ...,readonly          cannot be written to
-  file:...,uring=on     many commands at a time, by io_uring where the kernel allows it
+  file:...,uring=off    a command at a time, instead of many by io_uring
 
 Several sockets are several controllers of one subsystem, which share all namespaces. Each serves one client at a time.
 The memory of a QEMU guest has to be shared: -object memory-backend-memfd,id=mem,size=1G,share=on. See docs/serve.md.

@@ -117,7 +117,7 @@ impl FromStr for NamespaceSpec {
             _ => return Err(format!("there is no kind of namespace {kind:?}; there are ram, file, null and device")),
         };
         let is_file = matches!(kind, Kind::File(_));
-        let mut spec = Self { kind, block: None, read_only: false, uring: false, text: text.into() };
+        let mut spec = Self { kind, block: None, read_only: false, uring: is_file, text: text.into() };
         for option in parts {
             match option.split_once('=') {
                 Some(("block", value)) => spec.block = Some(block_size(value)?),
@@ -209,8 +209,8 @@ mod tests {
         let spec = |text: &str| text.parse::<NamespaceSpec>();
         assert_eq!(spec("ram:1G").unwrap().kind, Kind::Ram(1 << 30));
         let file = spec("file:a:b").unwrap();
-        assert_eq!((file.kind, file.uring), (Kind::File("a:b".into()), false));
-        assert!(spec("file:a,uring=on").unwrap().uring);
+        assert_eq!((file.kind, file.uring), (Kind::File("a:b".into()), true));
+        assert!(spec("file:a,uring=on").unwrap().uring && !spec("file:a,uring=off").unwrap().uring);
         let null = spec("null:1T,block=4k,readonly").unwrap();
         assert_eq!((null.kind, null.block, null.read_only), (Kind::Null(1 << 40), Some(4096), true));
         let device = |text: &str| {

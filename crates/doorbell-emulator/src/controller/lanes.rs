@@ -9,7 +9,7 @@ use nvme_spec::{Command, Status, StatusField};
 use crate::fault::Verdict;
 use crate::lane::{Ended, Lane, Operation, Ticket};
 use crate::namespace::Namespace;
-use crate::sync::read;
+use crate::sync::{read, write};
 
 /// Operations that a controller has outstanding at a time.
 const MOST: u32 = 4096;
@@ -44,6 +44,14 @@ struct Slot {
     left: u32,
     status: StatusField,
     began: Mark,
+    /// What can be read again once it has ended well.
+    mends: Option<Box<Mends>>,
+}
+
+/// Marked blocks that are written.
+struct Mends {
+    namespace: Arc<Namespace>,
+    blocks: Vec<(u64, u64)>,
 }
 
 /// A command whose completion is yet to come.
@@ -125,13 +133,23 @@ impl Lanes {
         Ok(())
     }
 
+    /// Has blocks be readable again if this ends well. Who reads them meanwhile, or marks them, comes before or after: all
+    /// that is outstanding may be carried out in any order.
+    pub(crate) fn mend(&mut self, ticket: Ticket, namespace: &Namespace, blocks: Vec<(u64, u64)>) {
+        if let Some(entry) = self.position(namespace).and_then(|index| self.entries.get(index))
+            && let Some(Some(slot)) = self.slots.get_mut(ticket.0 as usize)
+        {
+            slot.mends = Some(Box::new(Mends { namespace: entry.namespace.clone(), blocks }));
+        }
+    }
+
     /// Begins something that consists of operations; [`seal`](Self::seal) says that these were all.
     pub(crate) fn begin(&mut self, errand: Option<Waiting>) -> Ticket {
         let began = Mark(self.next);
         self.next = self.next.saturating_add(1);
         self.outstanding = self.outstanding.saturating_add(1);
         // One for the caller, so that it is not over before all of it has begun.
-        let slot = Some(Slot { errand, left: 1, status: StatusField::new(), began });
+        let slot = Some(Slot { errand, left: 1, status: StatusField::new(), began, mends: None });
         if let Some(free) = self.free.pop()
             && let Some(place) = self.slots.get_mut(free as usize)
         {
@@ -167,11 +185,16 @@ impl Lanes {
         if slot.left > 0 {
             return;
         }
-        let status = slot.status;
-        let waiting = place.take().and_then(|slot| slot.errand);
+        let Some(Slot { errand, status, mends, .. }) = place.take() else { return };
         self.free.push(ticket.0);
         self.outstanding = self.outstanding.saturating_sub(1);
-        self.finished.extend(waiting.map(|waiting| Finished { waiting, status }));
+        if status.is_success()
+            && let Some(mends) = mends
+        {
+            let mut state = write(&mends.namespace.state);
+            mends.blocks.iter().for_each(|(slba, blocks)| state.uncorrectable.remove(*slba, *blocks));
+        }
+        self.finished.extend(errand.map(|waiting| Finished { waiting, status }));
     }
 
     /// Hears from storage; whether anything has ended.

@@ -172,7 +172,7 @@ impl<'a> Io<'a> {
         };
         lanes.submit(self.namespace, ticket, operation)?;
         if group == Group::Write {
-            self.correct(state, &[(slba, blocks)]);
+            self.mend(lanes, ticket, &state, &[(slba, blocks)]);
         }
         Ok(())
     }
@@ -184,13 +184,10 @@ impl<'a> Io<'a> {
         if state.layout.metadata > 0 { Err(Status::FORMAT_IN_PROGRESS) } else { Ok(state) }
     }
 
-    /// Blocks that are written can be read again. Who reads them meanwhile, or marks them, comes before or after: all
-    /// that is outstanding may be carried out in any order.
-    fn correct(&self, state: RwLockReadGuard<'_, State>, written: &[(u64, u64)]) {
+    /// Blocks that are written can be read again, once they are.
+    fn mend(&self, lanes: &mut Lanes, ticket: Ticket, state: &State, written: &[(u64, u64)]) {
         if written.iter().any(|(slba, blocks)| state.uncorrectable.touches(*slba, *blocks)) {
-            drop(state);
-            let mut state = sync::write(&self.namespace.state);
-            written.iter().for_each(|(slba, blocks)| state.uncorrectable.remove(*slba, *blocks));
+            lanes.mend(ticket, self.namespace, written.to_vec());
         }
     }
 
@@ -254,7 +251,7 @@ impl<'a> Io<'a> {
         };
         lanes.submit(self.namespace, ticket, operation)?;
         if group == Group::Write {
-            self.correct(state, &[(slba, blocks)]);
+            self.mend(lanes, ticket, &state, &[(slba, blocks)]);
         }
         Ok(Handed::Over)
     }
@@ -270,7 +267,7 @@ impl<'a> Io<'a> {
         let blocks: Vec<_> = ranges.iter().map(|range| (range.slba, u64::from(range.nlb))).collect();
         let ranges: Vec<_> = blocks.iter().map(|(slba, nlb)| (layout.bytes(*slba), layout.bytes(*nlb))).collect();
         lanes.submit(self.namespace, ticket, Operation::Deallocate { ranges: &ranges })?;
-        self.correct(state, &blocks);
+        self.mend(lanes, ticket, &state, &blocks);
         Ok(Handed::Over)
     }
 
@@ -283,7 +280,7 @@ impl<'a> Io<'a> {
         let from: Vec<_> = ranges.iter().map(|range| (bytes(range.slba), bytes(range.block_count().into()))).collect();
         let fua = self.is_durable(CopyCdw12::from(self.command.cdw12).fua());
         lanes.submit(self.namespace, ticket, Operation::Copy { from: &from, to: bytes(target), fua })?;
-        self.correct(state, &[(target, total)]);
+        self.mend(lanes, ticket, &state, &[(target, total)]);
         Ok(())
     }
 }

@@ -204,8 +204,15 @@ fn slow() -> (Host, Slow) {
 }
 
 fn slow_with(config: ControllerConfig) -> (Host, Slow) {
+    slow_as(config, false)
+}
+
+fn slow_as(config: ControllerConfig, plain: bool) -> (Host, Slow) {
     let slow = Slow::default();
-    slow.lock().bytes = vec![0; SIZE as usize];
+    {
+        let mut inner = slow.lock();
+        (inner.bytes, inner.plain) = (vec![0; SIZE as usize], plain);
+    }
     let subsystem = Subsystem::default();
     subsystem.add_namespace(namespace(&slow)).unwrap();
     (Host::with_queue(&subsystem, config), slow)
@@ -225,7 +232,7 @@ fn read_into(host: &Host, lba: u64, count: u32) -> (Command, doorbell_device::Dm
 }
 
 #[test]
-fn commands_end_when_storage_says_so_in_any_order() {
+fn s1_commands_end_when_storage_says_so_in_any_order() {
     let (mut host, slow) = slow();
     let data = pattern(1, 8192);
     slow.lock().bytes[4096..][..8192].copy_from_slice(&data);
@@ -244,7 +251,7 @@ fn commands_end_when_storage_says_so_in_any_order() {
 }
 
 #[test]
-fn what_is_asked_of_storage_is_what_the_host_asked() {
+fn s2_what_is_asked_of_storage_is_what_the_host_asked() {
     let (mut host, slow) = slow();
     let data = pattern(2, 4096);
     let memory = memory_with(&host, &data[..]);
@@ -281,7 +288,7 @@ fn what_is_asked_of_storage_is_what_the_host_asked() {
 }
 
 #[test]
-fn statuses_of_storage_are_those_of_commands() {
+fn s1_statuses_of_storage_are_those_of_commands() {
     let (mut host, slow) = slow();
     for (status, dnr) in [(Status::UNRECOVERED_READ_ERROR, true), (Status::NAMESPACE_NOT_READY, false)] {
         let (read, _buffer) = read_into(&host, 0, 1);
@@ -294,7 +301,7 @@ fn statuses_of_storage_are_those_of_commands() {
 }
 
 #[test]
-fn a_fused_pair_is_one_operation() {
+fn s1_a_fused_pair_is_one_operation() {
     let (mut host, slow) = slow();
     let (old, new) = (memory_with(&host, &[0u8; 4096][..]), memory_with(&host, &pattern(3, 4096)[..]));
     let half = |memory: &doorbell_device::DmaMemory, opcode, fuse| {
@@ -320,7 +327,7 @@ fn a_fused_pair_is_one_operation() {
 }
 
 #[test]
-fn a_controller_is_not_disabled_before_storage_is_done() {
+fn s3_a_controller_is_not_disabled_before_storage_is_done() {
     let (mut host, slow) = slow();
     slow.lock().bytes.fill(0x77);
     let (read, buffer) = read_into(&host, 0, 2);
@@ -344,7 +351,7 @@ fn a_controller_is_not_disabled_before_storage_is_done() {
 }
 
 #[test]
-fn a_function_reset_waits_for_storage() {
+fn s3_a_function_reset_waits_for_storage() {
     for run in [Run::Stepped, Run::Threaded] {
         let (mut host, slow) = slow_run(run);
         let (read, _buffer) = read_into(&host, 0, 1);
@@ -401,7 +408,7 @@ fn storage_wakes_a_controller_that_sleeps() {
 }
 
 #[test]
-fn a_queue_is_deleted_after_its_commands() {
+fn s3_a_queue_is_deleted_after_its_commands() {
     let (mut host, slow) = slow();
     host.create_queue_pair(2, 8);
     let (read, _buffer) = read_into(&host, 0, 1);
@@ -425,7 +432,7 @@ fn a_queue_is_deleted_after_its_commands() {
 }
 
 #[test]
-fn an_abort_leaves_storage_its_commands() {
+fn s1_an_abort_leaves_storage_its_commands() {
     let (mut host, slow) = slow();
     let (read, _buffer) = read_into(&host, 0, 1);
     let cid = host.submit(1, &read);
@@ -434,11 +441,26 @@ fn an_abort_leaves_storage_its_commands() {
     let result = host.admin_ok(&Command { cdw10: abort.into(), ..AdminOpcode::ABORT.command() });
     assert_eq!(result & 1, 1, "it was not aborted");
     slow.end_all();
-    assert!(completions(&mut host, 1)[0].status.is_success());
+    let ended = completions(&mut host, 1);
+    assert_eq!(ended.iter().map(|c| (c.cid, c.status.is_success())).collect::<Vec<_>>(), [(cid, true)], "once");
 }
 
 #[test]
-fn a_shutdown_flushes_and_waits() {
+fn s2_without_a_volatile_cache_every_write_is_durable() {
+    for (volatile_write_cache, fua, durable) in [(true, false, false), (true, true, true), (false, false, true)] {
+        let (mut host, slow) = slow_with(ControllerConfig { volatile_write_cache, ..ControllerConfig::default() });
+        let data = memory_with(&host, &pattern(1, 4096)[..]);
+        let mut write = Command { dptr: DataPointer::prp(data.iova(), 0), ..blocks(NvmOpcode::WRITE, 3, 1) };
+        write.cdw12 |= u32::from(fua) << 30;
+        host.submit(1, &write);
+        host.step();
+        assert!(matches!(&slow.lock().taken[..], [(_, Taken::Write(_, _, asked))] if *asked == durable));
+        slow.end_all();
+    }
+}
+
+#[test]
+fn s2_a_shutdown_flushes_and_waits() {
     let (mut host, slow) = slow();
     let (read, _buffer) = read_into(&host, 0, 1);
     let cid = host.submit(1, &read);
@@ -456,7 +478,7 @@ fn a_shutdown_flushes_and_waits() {
 }
 
 #[test]
-fn a_format_is_refused_while_commands_are_outstanding() {
+fn s4_a_format_is_refused_while_commands_are_outstanding() {
     let slow = Slow::default();
     {
         let mut inner = slow.lock();
@@ -480,6 +502,35 @@ fn a_format_is_refused_while_commands_are_outstanding() {
 }
 
 #[test]
+fn s4_marked_blocks_stay_so_until_a_write_of_them_has_ended_well() {
+    let (mut host, slow) = slow_as(ControllerConfig::default(), true);
+    let mark = blocks(NvmOpcode::WRITE_UNCORRECTABLE, 3, 1);
+    host.submit(1, &mark);
+    assert!(completions(&mut host, 1)[0].status.is_success());
+    let (read, _buffer) = read_into(&host, 3, 1);
+    let data = memory_with(&host, &pattern(7, 4096)[..]);
+    let write = Command { dptr: DataPointer::prp(data.iova(), 0), ..blocks(NvmOpcode::WRITE, 3, 1) };
+    for mends in [write, blocks(NvmOpcode::WRITE_ZEROES, 2, 4)] {
+        for (ends, expected) in
+            [(Status::WRITE_FAULT, Status::UNRECOVERED_READ_ERROR), (Status::SUCCESS, Status::SUCCESS)]
+        {
+            host.submit(1, &mends);
+            assert!(completions(&mut host, 1).is_empty());
+            host.submit(1, &read);
+            assert_eq!(completions(&mut host, 1)[0].status.status(), Status::UNRECOVERED_READ_ERROR, "not written yet");
+            slow.end(0, Some(StatusField::new().with_status(ends)));
+            assert_eq!(completions(&mut host, 1)[0].status.status(), ends);
+            host.submit(1, &read);
+            host.step();
+            slow.end_all();
+            assert_eq!(completions(&mut host, 1)[0].status.status(), expected);
+        }
+        host.submit(1, &mark);
+        assert!(completions(&mut host, 1)[0].status.is_success());
+    }
+}
+
+#[test]
 fn storage_that_is_not_bytes_alone_keeps_its_format() {
     let (mut host, _slow) = slow();
     let format = FormatNvmCdw10::new().with_lbafl(0);
@@ -488,7 +539,7 @@ fn storage_that_is_not_bytes_alone_keeps_its_format() {
 }
 
 #[test]
-fn a_removed_namespace_ends_what_it_has() {
+fn s1_a_removed_namespace_ends_what_it_has() {
     let (mut host, slow) = slow();
     let (read, _buffer) = read_into(&host, 0, 1);
     let cid = host.submit(1, &read);
@@ -514,7 +565,7 @@ fn a_resize_is_followed() {
 }
 
 #[test]
-fn memory_is_forgotten_when_nothing_names_it() {
+fn s3_memory_is_forgotten_when_nothing_names_it() {
     let (mut host, slow) = slow();
     let (read, buffer) = read_into(&host, 0, 1);
     host.submit(1, &read);
@@ -540,7 +591,7 @@ fn memory_is_forgotten_when_nothing_names_it() {
 }
 
 #[test]
-fn a_host_cannot_have_any_number_outstanding() {
+fn s5_a_host_cannot_have_any_number_outstanding() {
     let (mut host, slow) = slow();
     let mut sent = 0;
     // Half of the queue at a time, which the controller takes at once.

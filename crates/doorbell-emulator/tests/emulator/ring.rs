@@ -5,7 +5,9 @@ use std::os::unix::fs::FileExt;
 
 use doorbell_device::inprocess::Run;
 use doorbell_device::{Device, DmaMemory};
-use doorbell_emulator::{ControllerConfig, NamespaceConfig, RingBackend, Storage, Subsystem};
+use doorbell_emulator::{
+    CommandMatch, ControllerConfig, Fault, FaultPlan, NamespaceConfig, Patch, RingBackend, Storage, Subsystem,
+};
 use nvme_spec::admin::FormatNvmCdw10;
 use nvme_spec::identify::PiType;
 use nvme_spec::nvm::{CopyRange, DsmCdw11, DsmRange};
@@ -114,7 +116,7 @@ fn other_commands_do_what_they_say() {
 }
 
 #[test]
-fn blocks_marked_as_uncorrectable_are_so_until_they_are_written() {
+fn s4_blocks_marked_as_uncorrectable_are_so_until_they_are_written() {
     let Some((mut host, _file)) = ring(Run::Stepped) else { return };
     let memory = memory_with(&host, &pattern(5, 4096)[..]);
     let (read_one, _lists) = transfer(&host, NvmOpcode::READ, 21, &memory);
@@ -146,6 +148,27 @@ fn blocks_marked_as_uncorrectable_are_so_until_they_are_written() {
         assert_eq!(run(&mut host, &mends), Status::SUCCESS);
         assert_eq!(run(&mut host, &blocks(NvmOpcode::VERIFY, 20, 3)), Status::SUCCESS);
     }
+}
+
+#[test]
+fn a_fault_plan_spoils_its_data() {
+    let Some((mut host, file)) = ring(Run::Stepped) else { return };
+    let spoil = |opcode: NvmOpcode, offset| {
+        let patch = Patch { offset, set: vec![], xor: vec![0xff] };
+        FaultPlan::on(CommandMatch::io(opcode.0).times(1), Fault::CorruptData(patch))
+    };
+    let data = pattern(8, 8192);
+    host.device.with_controller(|controller| controller.set_faults(spoil(NvmOpcode::WRITE, 5)));
+    write(&mut host, 40, &data, true);
+    let mut stored = data;
+    stored[5] ^= 0xff;
+    let mut there = vec![0; stored.len()];
+    file.read_exact_at(&mut there, 40 * 4096).unwrap();
+    assert!(there == stored && read(&mut host, 40, 2) == stored);
+    host.device.with_controller(|controller| controller.set_faults(spoil(NvmOpcode::READ, 4096)));
+    let mut expected = stored.clone();
+    expected[4096] ^= 0xff;
+    assert!(read(&mut host, 40, 2) == expected && read(&mut host, 40, 2) == stored);
 }
 
 fn format_to(host: &mut Host, lbaf: u8) -> Status {
@@ -188,7 +211,7 @@ fn a_format_with_protection_information_and_back() {
 }
 
 #[test]
-fn commands_that_touch_are_whole() {
+fn s4_commands_that_touch_are_whole() {
     let Some((mut host, _file)) = ring(Run::Stepped) else { return };
     const COUNT: usize = 16;
     let memory: Vec<_> = (0..8u8).map(|seed| memory_with(&host, &vec![seed; COUNT * 4096][..])).collect();
