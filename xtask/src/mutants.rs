@@ -94,7 +94,10 @@ fn problems(mutants: &[Mutant], selection: bool) -> Result<Vec<String>> {
         .with_context(|| format!("{} cannot be read", rules::CONTRACT))?;
     let known = rules::listed(&contract);
     ensure!(!known.is_empty(), "{} lists no rules", rules::CONTRACT);
-    let tests = rules::tests(&root().join(rules::TESTS))?;
+    let mut tests = Vec::new();
+    for folder in rules::TESTS {
+        tests.extend(rules::tests(&root().join(folder))?);
+    }
     let mut problems = Vec::new();
     for mutant in mutants {
         problems.extend(mutant.problems(&root(), &known, &tests));

@@ -116,7 +116,7 @@ fn reading(server: &Server, slow: &Slow) -> (Host, HostMemory, u16) {
 }
 
 #[test]
-fn memory_that_is_read_into_is_unmapped_after() {
+fn s3_memory_that_is_read_into_is_unmapped_after() {
     let (server, slow) = slow();
     let (mut host, second, cid) = reading(&server, &slow);
     let ending = std::thread::spawn({
@@ -132,7 +132,7 @@ fn memory_that_is_read_into_is_unmapped_after() {
 }
 
 #[test]
-fn a_reset_is_answered_after() {
+fn s3_a_reset_is_answered_after() {
     let (server, slow) = slow();
     let (mut host, second, _cid) = reading(&server, &slow);
     let ending = std::thread::spawn({
@@ -149,7 +149,7 @@ fn a_reset_is_answered_after() {
 }
 
 #[test]
-fn the_next_client_comes_after() {
+fn s3_the_next_client_comes_after() {
     let (server, slow) = slow();
     let (host, second, _cid) = reading(&server, &slow);
     drop(host);
