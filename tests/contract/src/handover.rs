@@ -49,6 +49,14 @@ fn namespace(bench: &Bench, driver: &NvmeDriver) -> Namespace {
 }
 
 #[track_caller]
+fn ended<T>(poll: Poll<T>) -> T {
+    match poll {
+        Poll::Ready(result) => result,
+        Poll::Pending => panic!("it waits"),
+    }
+}
+
+#[track_caller]
 fn assert_handed_over<T: std::fmt::Debug>(result: Result<T, RequestError>) {
     assert!(matches!(result, Err(RequestError::HandedOver)), "{result:?}");
 }
@@ -105,6 +113,38 @@ fn h1_the_old_driver_touches_no_register_after() {
     let cc = Cc::from(doorbell_device::Device::read32(&*device, offset::CC).expect("CC"));
     assert!(cc.en());
     bench.run(namespace(&bench, &restored.driver).flush(0)).expect("flushed");
+}
+
+#[test]
+fn h1_the_old_driver_writes_to_no_memory_of_the_new_one() {
+    let bench = Bench::new();
+    // Two pages: whoever is second waits.
+    let w = Watched::with(&bench, ControllerConfig::default(), |options| options.bounce_pool(8 << 10));
+    bench.run(w.namespace.flush(0)).expect("a queue");
+    slow(&w.spy, NvmOpcode::READ, SECOND);
+    let (mut bytes, old, new) = (vec![0; 8 << 10], pattern(5, 512), pattern(6, 512));
+    let mut read = w.namespace.read_slice(0, 8, &mut bytes);
+    assert!(poll(&mut read).is_pending());
+    let mut waits = Box::pin(w.namespace.compare_and_write(0, 100, &old, &new, false));
+    assert!(poll(&mut waits).is_pending());
+    let saved = w.driver.save().expect("saved");
+    let memory = saved.memory().to_vec();
+    let restored = bench.run(options(&bench, &w.spy).restore(saved.state(), memory.clone())).expect("restored");
+    saved.hand_over();
+    let content = || {
+        let mut all = memory.iter().map(|memory| vec![0; memory.len()]).collect::<Vec<_>>();
+        for (memory, bytes) in memory.iter().zip(&mut all) {
+            memory.host().read_at(0, bytes).expect("it is readable");
+        }
+        all
+    };
+    let before = content();
+    assert_handed_over(ended(poll(&mut read)));
+    drop(read);
+    // The read's pages are free, as far as this driver knows.
+    assert_handed_over(ended(poll(&mut waits)));
+    assert!(content() == before, "the memory is another's");
+    drop(restored);
 }
 
 #[test]

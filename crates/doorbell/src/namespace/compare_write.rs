@@ -89,16 +89,15 @@ impl Namespace {
             command
         };
         let nowhere = || MemoryError::NotPresent { gpa: u64::MAX };
-        for (exchange, data) in [(&first, compare), (&second, write)] {
-            let (memory, at, _) = pool.memory(exchange.run().ok_or_else(nowhere)?);
-            memory.host().write_at(at, data).map_err(|_| nowhere())?;
-        }
         let runs = [&first, &second].map(|exchange| exchange.run().map(|run| pool.memory(run)));
         let [Some((memory, at, _)), Some((_, second_at, _))] = runs else { return Err(nowhere().into()) };
         let memory = memory.clone();
         let started = poll_fn(|context| {
             first.poll_start_pair(&mut second, context, |[first_list, second_list]| {
                 inner.check_present()?;
+                // Not before: as long as the queue is held still, its pages may be another process's.
+                memory.host().write_at(at, compare).map_err(|_| nowhere())?;
+                memory.host().write_at(second_at, write).map_err(|_| nowhere())?;
                 let mut one = command(NvmOpcode::COMPARE, Cdw0::FUSE_FIRST, false);
                 let mut two = command(NvmOpcode::WRITE, Cdw0::FUSE_SECOND, fua);
                 run_pointers(&memory, at, layout, first_list, None, len).ok_or_else(nowhere)?.put(&mut one);
