@@ -280,6 +280,13 @@ impl SoftController for Controller {
         self.settled
     }
 
+    /// Room for completions is nothing to act upon unless something waits for it.
+    #[inline]
+    fn heeds(&self, doorbell: usize) -> bool {
+        let is_head = doorbell >> (self.config.dstrd & 0xf) & 1 == 1;
+        !(is_head && self.settled)
+    }
+
     fn function_reset(&mut self) {
         self.reset_function();
     }
@@ -344,7 +351,17 @@ impl Controller {
         }
     }
 
+    #[inline]
     fn wake_at(&self) -> Option<Duration> {
+        let nothing = self.delayed.is_empty()
+            && !self.registers.will_change()
+            && self.gathering.is_none()
+            && self.judge.is_idle()
+            && self.config.housekeeping.is_none();
+        if nothing { None } else { self.next_time() }
+    }
+
+    fn next_time(&self) -> Option<Duration> {
         let times = [
             self.registers.next_change(),
             self.delayed.next_at(),

@@ -59,6 +59,11 @@ impl Delayed {
     }
 
     #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.heap.is_empty()
+    }
+
+    #[inline]
     pub(crate) fn is_full(&self) -> bool {
         self.heap.len() >= MOST
     }

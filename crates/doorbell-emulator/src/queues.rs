@@ -22,6 +22,8 @@ pub(crate) struct Queues {
     /// The completion queues, by identifier.
     pub(crate) completion: Vec<Option<CompletionQueue>>,
     pub(crate) shadow: Option<ShadowBuffers>,
+    /// Which submission queue was served last, by its place.
+    pub(crate) served: usize,
 }
 
 impl Queues {
@@ -29,6 +31,13 @@ impl Queues {
         self.submission.clear();
         self.completion.clear();
         self.shadow = None;
+    }
+
+    /// A submission queue: nearly always the one that is being served.
+    #[inline]
+    pub(crate) fn submission_of(&self, qid: u16) -> Option<&SubmissionQueue> {
+        let served = self.submission.get(self.served).filter(|queue| queue.id == qid);
+        served.or_else(|| self.submission.iter().find(|queue| queue.id == qid))
     }
 
     pub(crate) fn find_submission(&self, qid: u16) -> Option<usize> {

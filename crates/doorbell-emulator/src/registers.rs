@@ -152,6 +152,20 @@ impl Registers {
         self.csts = Csts::new().with_rdy(self.csts.rdy()).with_nssro(self.csts.nssro());
     }
 
+    /// Whether they say that commands are taken.
+    #[inline]
+    pub(crate) fn take_commands(&self) -> bool {
+        const ASKED: u32 = Csts::new().with_rdy(true).with_cfs(true).with_shst(0b11).into_bits();
+        const READY: u32 = Csts::new().with_rdy(true).into_bits();
+        self.csts.into_bits() & ASKED == READY && self.cc.en()
+    }
+
+    /// Whether something is going to change by itself.
+    #[inline]
+    pub(crate) fn will_change(&self) -> bool {
+        self.change.is_some() || self.shutdown.is_some()
+    }
+
     /// The earliest time at which something is going to change by itself.
     pub(crate) fn next_change(&self) -> Option<Duration> {
         let ready = self.change.and_then(|change| match change {

@@ -260,18 +260,22 @@ impl<'a> ToHost<'a> {
     /// Writes the next `len` bytes as zeroes.
     #[inline]
     pub fn zero(&mut self, mut len: usize) -> Result<(), TransferError> {
+        if self.patch.is_some() {
+            return self.zero_and_spoil(len);
+        }
         while len > 0 {
-            if let Extent { iova, len: piece, discard: false } = self.cursor.current
-                && let now @ 1.. = len.min(piece as usize)
-                && self.patch.is_none()
-                && in_one_page(iova, now)
-            {
-                let (memory, offset) = self.dma.resolve(iova, now, Access::Write)?;
-                memory.zero(offset, now).map_err(|_| TransferError::Exhausted)?;
-                self.cursor.next(now);
-                len = len.saturating_sub(now);
-                continue;
+            let piece = self.cursor.next(len).ok_or(TransferError::Exhausted)?;
+            if !piece.discard {
+                by_part(self.dma, piece, Access::Write, |host, at, _, part| host.zero(at, part))?;
             }
+            len = len.saturating_sub(piece.len as usize);
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn zero_and_spoil(&mut self, mut len: usize) -> Result<(), TransferError> {
+        while len > 0 {
             let now = ZEROES.get(..len).unwrap_or(&ZEROES);
             self.put(now)?;
             len = len.saturating_sub(now.len());

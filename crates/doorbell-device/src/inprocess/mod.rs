@@ -42,6 +42,11 @@ pub trait SoftController: Send + 'static {
         false
     }
 
+    /// Whether a doorbell, by its dword, is to be looked at as soon as it rings. One that is not is looked at in the next run.
+    fn heeds(&self, _doorbell: usize) -> bool {
+        true
+    }
+
     /// A function reset: forgets all that a reset forgets, and touches no host memory once it [is at
     /// rest](Self::is_at_rest).
     fn function_reset(&mut self);

@@ -224,7 +224,16 @@ impl<C: SoftController> Shared<C> {
         if let Some(doorbell) = self.doorbells.dwords().get(dword) {
             doorbell.store(value, Ordering::Release);
         }
-        self.kick();
+        match self.run {
+            Run::Inline if self.is_stopped() => {}
+            Run::Inline => {
+                let mut controller = self.lock();
+                if controller.heeds(dword) {
+                    self.run_until(&mut controller, self.now(), || false);
+                }
+            }
+            Run::Threaded | Run::Stepped => self.kick(),
+        }
     }
 
     /// Resets the function, and waits until the controller touches no memory any more.

@@ -22,12 +22,7 @@ impl Controller {
     /// Whether commands are taken.
     #[inline]
     pub(super) fn is_processing(&self) -> bool {
-        let csts = self.registers.csts;
-        csts.rdy()
-            && !csts.cfs()
-            && csts.shst() == Csts::SHST_NONE
-            && self.registers.cc.en()
-            && self.plight == Plight::None
+        self.registers.take_commands() && self.plight == Plight::None
     }
 
     /// The host writes CC.
@@ -180,7 +175,7 @@ impl Controller {
     #[inline]
     pub(super) fn pass_time(&mut self, host: &Host<'_>) -> bool {
         let mut worked = false;
-        if self.registers.change.is_some() || self.registers.shutdown.is_some() {
+        if self.registers.will_change() {
             worked |= self.pass_register_time(Some(self.now));
         }
         if !self.judge.is_idle()
@@ -189,7 +184,7 @@ impl Controller {
             self.befall(trouble);
             worked = true;
         }
-        if self.is_processing() {
+        if !self.delayed.is_empty() && self.is_processing() {
             while let Some(done) = self.delayed.pop(self.now) {
                 self.post(host, done);
                 worked = true;

@@ -78,6 +78,7 @@ impl Controller {
             }
             Some(Err(_)) => self.fail(),
         }
+        self.queues.served = index;
         let mut served = 0u32;
         let most = BURST.min(self.lanes.room());
         let opened = self.open_queues(host, index, cqid);
@@ -325,7 +326,7 @@ impl Controller {
     /// Posts a completion; one whose queue is gone is forgotten.
     #[inline]
     pub(crate) fn post(&mut self, host: &Host<'_>, done: Done) {
-        let Some(queue) = self.queues.submission.iter().find(|queue| queue.id == done.sqid) else { return };
+        let Some(queue) = self.queues.submission_of(done.sqid) else { return };
         let (head, cqid) = (queue.head(), queue.cqid);
         let mut completion = Completion {
             dw0: done.result as u32,
