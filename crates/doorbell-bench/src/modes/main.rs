@@ -1,23 +1,24 @@
 //! `modes`: what the ways to find completions cost, in latency and in CPU time.
 //!
-//! An emulated controller with a thread of its own takes a set time for each command. Reads of 4 KiB are kept in flight by a
-//! thread that sleeps until it is woken; then nothing is done for a while. The CPU time is that of all threads but the
-//! controller's.
+//! One thread is both the application and the device: it keeps reads of 4 KiB in flight, runs an emulated controller that takes a
+//! set time for each command, and never sleeps. What finds the completions is the driver's own thread, on another CPU; its CPU time is
+//! measured, while there is I/O, and while there is none. So nobody waits for a CPU where there are two.
 
 mod threads;
 
 use std::future::Future;
 use std::io::Write;
-use std::pin::pin;
-use std::task::Poll;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use doorbell::{CompletionMode, DriverOptions, Namespace};
-use doorbell_device::inprocess::Run;
-use doorbell_emulator::{ControllerConfig, NamespaceConfig, Subsystem, emulated};
-use futures_lite::future::block_on;
+use doorbell_device::inprocess::{InProcess, Run};
+use doorbell_emulator::{Controller, ControllerConfig, NamespaceConfig, Subsystem, emulated};
 
 /// What the ways to find completions cost, in latency and in CPU time.
 #[derive(Parser)]
@@ -47,7 +48,7 @@ const MODES: [(&str, CompletionMode); 3] = [
 struct Sample {
     /// Microseconds an I/O, on average.
     latency: f64,
-    /// CPUs in use while there is I/O, and while there is none.
+    /// CPUs that the driver's threads use while there is I/O, and while there is none.
     busy: f64,
     idle: f64,
 }
@@ -116,20 +117,21 @@ fn sample(mode: CompletionMode, latency: u64, in_flight: usize, time: Duration) 
     let subsystem = Subsystem::default();
     subsystem.add_namespace(NamespaceConfig::null(1 << 30))?;
     let config = ControllerConfig { latency: Some(Duration::from_micros(latency)), ..ControllerConfig::default() };
-    let device = emulated(&subsystem, config, Run::Threaded)?;
-    let driver = block_on(DriverOptions::new(device).cpus(1).depth(64).completion(mode).open())?;
-    let namespace = block_on(driver.namespace(1))?;
+    let machine = Machine { device: emulated(&subsystem, config, Run::Stepped)?, on_since: Instant::now() };
+    let options = DriverOptions::new(machine.device.clone()).cpus(1).depth(64).completion(mode);
+    let driver = machine.run(options.open())?;
+    let namespace = machine.run(driver.namespace(1))?;
     // Makes the queue, and lets whatever adapts do so.
-    block_on(reads(&namespace, in_flight, time / 10))?;
+    machine.reads(&namespace, in_flight, time / 10)?;
     let (before, begun) = (threads::cpu_time()?, Instant::now());
-    let done = block_on(reads(&namespace, in_flight, time))?;
+    let done = machine.reads(&namespace, in_flight, time)?;
     let (elapsed, used) = (begun.elapsed(), threads::cpu_time()?.saturating_sub(before));
     // What was busy may need a moment to see that it is not.
     std::thread::sleep(time / 10);
     let (before, resting) = (threads::cpu_time()?, Instant::now());
     std::thread::sleep(time);
     let idle = threads::cpu_time()?.saturating_sub(before).as_secs_f64() / resting.elapsed().as_secs_f64();
-    block_on(driver.shutdown());
+    machine.run(driver.shutdown());
     Ok(Sample {
         latency: elapsed.as_secs_f64() * 1e6 * in_flight as f64 / done as f64,
         busy: used.as_secs_f64() / elapsed.as_secs_f64(),
@@ -137,28 +139,82 @@ fn sample(mode: CompletionMode, latency: u64, in_flight: usize, time: Duration) 
     })
 }
 
-/// Keeps so many reads in flight for a while; how many were done.
-async fn reads(namespace: &Namespace, in_flight: usize, time: Duration) -> anyhow::Result<u64> {
-    let end = Instant::now() + time;
-    let one = async || {
-        let (mut buffer, mut done) = (vec![0; 4096], 0_u64);
-        while Instant::now() < end {
-            namespace.read_slice(0, 0, &mut buffer).await?;
-            done += 1;
-        }
-        anyhow::Ok(done)
-    };
-    let mut all: Vec<_> = (0..in_flight).map(|_| (Box::pin(one()), None)).collect();
-    std::future::poll_fn(move |context| {
-        for (future, done) in all.iter_mut().filter(|(_, done)| done.is_none()) {
-            if let Poll::Ready(result) = pin!(future).poll(context) {
-                *done = Some(result?);
+/// The device, and who uses it, on one thread.
+struct Machine {
+    device: Arc<InProcess<Controller>>,
+    on_since: Instant,
+}
+
+impl Machine {
+    fn run<T>(&self, future: impl Future<Output = T>) -> T {
+        let mut future = pin!(future);
+        let mut task = Task::new();
+        loop {
+            if let Some(value) = task.poll(future.as_mut()) {
+                return value;
             }
+            self.device.step(self.on_since.elapsed());
         }
-        match all.iter().map(|(_, done)| *done).sum::<Option<u64>>() {
-            Some(done) => Poll::Ready(Ok(done)),
-            None => Poll::Pending,
+    }
+
+    /// Keeps so many reads in flight for a while; how many were done.
+    fn reads(&self, namespace: &Namespace, in_flight: usize, time: Duration) -> anyhow::Result<u64> {
+        let end = Instant::now() + time;
+        let one = async || {
+            let (mut buffer, mut done) = (vec![0; 4096], 0_u64);
+            while Instant::now() < end {
+                namespace.read_slice(0, 0, &mut buffer).await?;
+                done += 1;
+            }
+            anyhow::Ok(done)
+        };
+        let mut running: Vec<_> = (0..in_flight).map(|_| (Box::pin(one()), Task::new())).collect();
+        let mut done = 0;
+        while !running.is_empty() {
+            let mut ended = Vec::new();
+            for (index, (future, task)) in running.iter_mut().enumerate() {
+                if let Some(result) = task.poll(future.as_mut()) {
+                    done += result?;
+                    ended.push(index);
+                }
+            }
+            for index in ended.into_iter().rev() {
+                drop(running.swap_remove(index));
+            }
+            self.device.step(self.on_since.elapsed());
         }
-    })
-    .await
+        Ok(done)
+    }
+}
+
+/// Whether a future is to be polled.
+struct Task {
+    woken: Arc<Woken>,
+    waker: Waker,
+}
+
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+impl Task {
+    fn new() -> Self {
+        let woken = Arc::new(Woken(AtomicBool::new(true)));
+        Self { waker: Waker::from(woken.clone()), woken }
+    }
+
+    /// Polls a future that was woken.
+    fn poll<T>(&mut self, future: Pin<&mut impl Future<Output = T>>) -> Option<T> {
+        if !self.woken.0.swap(false, Ordering::Acquire) {
+            return None;
+        }
+        match future.poll(&mut Context::from_waker(&self.waker)) {
+            Poll::Ready(value) => Some(value),
+            Poll::Pending => None,
+        }
+    }
 }
