@@ -1,6 +1,7 @@
 //! Device addresses: a scheme, a colon, and what the scheme makes of the rest.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use doorbell_device::Device;
@@ -78,9 +79,25 @@ fn emulated(address: &str) -> Result<Arc<dyn Device>> {
     Ok(spec.build(Run::Threaded)?)
 }
 
+/// How long commands of a device without work wait at most for others to come with them.
+const STRAGGLERS: Duration = Duration::from_millis(5);
+
 fn zero_work(address: &str) -> Result<Arc<dyn Device>> {
     let count = address.strip_prefix("zero-work:").unwrap_or_default();
     let completes_at = count.parse().ok().filter(|count| (1..=4096).contains(count));
     let completes_at = completes_at.with_context(|| format!("{count:?} is no number from 1 to 4096"))?;
-    Ok(ZeroWork::new(Options { completes_at, ..Options::default() })?)
+    let device = ZeroWork::new(Options { completes_at, ..Options::default() })?;
+    if completes_at > 1 {
+        let device = Arc::downgrade(&device);
+        let complete = move || {
+            while let Some(device) = device.upgrade() {
+                // At a beginning and at an end there are fewer.
+                device.complete_waiting();
+                drop(device);
+                std::thread::sleep(STRAGGLERS);
+            }
+        };
+        std::thread::Builder::new().name("zero-work".into()).spawn(complete)?;
+    }
+    Ok(device)
 }

@@ -235,14 +235,15 @@ impl<'a, const VERIFY: bool> Run<'a, VERIFY> {
                 self.fill(slot, unit);
             }
             let (lba, blocks, range) = (job.region.lba(unit), job.region.blocks_per_unit, self.ranges[slot]);
-            let transfer = match write {
-                true => job.namespace.write(job.cpu, lba, blocks, false, &job.payload.memory, range),
-                false => job.namespace.read(job.cpu, lba, blocks, &job.payload.memory, range),
-            };
-            let transfer = transfer.tag(job.tag(slot));
+            let (memory, tag) = (&job.payload.memory, job.tag(slot));
             let place = &mut self.slots[slot];
             (place.started, place.unit, place.write) = (started, unit, write);
-            match poll(place.transfer.insert(transfer), &self.wakers[slot]) {
+            // Each made in its place, and not moved there.
+            let transfer = match write {
+                true => place.transfer.insert(job.namespace.write(job.cpu, lba, blocks, false, memory, range).tag(tag)),
+                false => place.transfer.insert(job.namespace.read(job.cpu, lba, blocks, memory, range).tag(tag)),
+            };
+            match poll(transfer, &self.wakers[slot]) {
                 Poll::Pending => {
                     self.in_flight += 1;
                     return;

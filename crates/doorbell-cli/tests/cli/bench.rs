@@ -18,6 +18,13 @@ fn without_an_address_an_own_device_is_checked_and_measured() {
     assert!(text.contains("p99.9"), "{text}");
 }
 
+/// Also the first command and the last ones, with which no others come.
+#[test]
+fn a_device_without_work_completes_every_command() {
+    let json = doorbell("bench zero-work:32 --iodepth 32 --runtime 100ms -o json").json();
+    check_result(&json);
+}
+
 /// What every result has.
 fn check_result(json: &Value) {
     let ios = json["ios"].as_u64().unwrap();

@@ -6,7 +6,7 @@ use nvme_spec::{AdminOpcode, Command, Status};
 
 use super::device::Shared;
 use super::identify;
-use super::queue::{CompletionQueue, Ring, SubmissionQueue};
+use super::queue::{CompletionQueue, Queue, Ring, SubmissionQueue};
 use crate::Access;
 
 /// Bytes of the largest data structure or log page that is answered.
@@ -44,6 +44,11 @@ impl Drop for Controller {
 impl Controller {
     pub(super) fn queue(&self, qid: u16) -> Option<Arc<SubmissionQueue>> {
         self.submission.get(usize::from(qid))?.clone()
+    }
+
+    /// All submission queues.
+    pub(super) fn queues(&self) -> impl Iterator<Item = Queue> {
+        self.submission.iter().flatten().cloned().map(Queue::new)
     }
 
     /// CC is written.

@@ -101,6 +101,15 @@ impl ZeroWork {
         self.queue(qid).map_or(0, |queue| queue.complete(max))
     }
 
+    /// Completes all commands that wait for more to come with them ([`Options::completes_at`]): to be called now and then if
+    /// no more may come. Any thread may do so.
+    pub fn complete_waiting(&self) {
+        let controller = self.shared.lock();
+        for queue in controller.queues() {
+            queue.complete(usize::MAX);
+        }
+    }
+
     /// The memory the device was given.
     pub fn dma_space(&self) -> &Arc<DmaSpace> {
         &self.shared.space
@@ -201,7 +210,12 @@ impl Shared {
     fn complete_if_enough(&self, dword: usize) {
         let index = dword * 4 / doorbell_stride(self.options.doorbell_stride);
         // Those of completion queues are the odd ones.
-        let queue = index.is_multiple_of(2).then(|| self.lock().queue((index / 2) as u16)).flatten().map(Queue::new);
+        if !index.is_multiple_of(2) {
+            return;
+        }
+        // Locked meanwhile, as others may complete what waits.
+        let controller = self.lock();
+        let queue = controller.queue((index / 2) as u16).map(Queue::new);
         if let Some(queue) = queue.filter(|queue| queue.pending() >= self.options.completes_at as usize) {
             queue.complete(usize::MAX);
         }

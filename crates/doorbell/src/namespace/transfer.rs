@@ -338,6 +338,7 @@ impl<'a> Request<'a> {
 
 impl<'a> Transfer<'a> {
     /// Marks the command with a number of the owner's, which those who inspect or take over the queue see.
+    #[inline]
     pub fn tag(mut self, tag: u64) -> Self {
         self.request.tag = tag;
         self
