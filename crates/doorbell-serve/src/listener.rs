@@ -12,6 +12,9 @@ use rustix::io::Errno;
 use vfio_user::wire::{Command, Header};
 use vfio_user::{Connection, Limits};
 
+/// Bytes that `sockaddr_un` has for a path, but for the zero behind it.
+const MOST_OF_A_PATH: usize = 107;
+
 /// Why a controller cannot be served.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -22,6 +25,9 @@ pub enum ServeError {
     /// There is something else.
     #[error("{}: there is a file of this name, and it is no socket", .0.display())]
     NoSocket(PathBuf),
+    /// The system has no room for such a path.
+    #[error("{}: {} bytes are too many: the path of a socket has at most {MOST_OF_A_PATH}", .0.display(), .0.as_os_str().len())]
+    PathTooLong(PathBuf),
     /// The socket cannot be made.
     #[error("{}: {source}", path.display())]
     Socket {
@@ -50,6 +56,9 @@ impl Listener {
     /// Makes the socket. One that nobody listens at any more is replaced.
     pub fn bind(path: &Path) -> Result<Self, ServeError> {
         let failed = |source: io::Error| ServeError::Socket { path: path.into(), source };
+        if path.as_os_str().len() > MOST_OF_A_PATH {
+            return Err(ServeError::PathTooLong(path.into()));
+        }
         let socket = match UnixListener::bind(path) {
             Err(e) if e.kind() == io::ErrorKind::AddrInUse => {
                 remove_dead(path)?;

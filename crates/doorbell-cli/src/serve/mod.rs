@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
 use doorbell_emulator::{ControllerConfig, Subsystem, SubsystemConfig};
 use doorbell_serve::Listener;
@@ -97,7 +97,11 @@ impl Serve {
             state.serve(socket, self.controller())?;
         }
         let state = Arc::new(state);
-        let control = self.control.as_ref().map(|path| Listener::bind(path)).transpose()?;
+        let listen = |path: &PathBuf| {
+            ensure!(!self.sockets.contains(path), "{}: given twice", path.display());
+            Ok(Listener::bind(path)?)
+        };
+        let control = self.control.as_ref().map(listen).transpose()?;
         serve(&state, control, &stopped)
     }
 

@@ -4,12 +4,13 @@ use std::fmt;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Once;
 
-use anyhow::{Context, Result, bail};
-use doorbell_emulator::{Backend, EmulatorError, NamespaceConfig, RingBackend, SharedRamBackend, Storage};
+use anyhow::{Context, Result, bail, ensure};
+use doorbell_emulator::{Backend, EmulatorError, FileBackend, NamespaceConfig, RingBackend, SharedRamBackend, Storage};
 
 use crate::parse;
 
@@ -69,8 +70,7 @@ impl NamespaceSpec {
         let config = match &self.kind {
             Kind::Ram(size) => memory(*size),
             Kind::Null(size) => NamespaceConfig::null(*size),
-            Kind::File(path) if self.uring => by_uring(path, self.block.unwrap_or(block))?,
-            Kind::File(path) => NamespaceConfig::file(path),
+            Kind::File(path) => self.in_file(path, self.block.unwrap_or(block))?,
             Kind::Device(spec) => {
                 let config = device(spec)?;
                 return Ok(NamespaceConfig { read_only: config.read_only || self.read_only, ..config });
@@ -79,15 +79,48 @@ impl NamespaceSpec {
         Ok(NamespaceConfig { read_only: self.read_only, ..config.block_size(self.block.unwrap_or(block)) })
     }
 
-    /// Makes sure that no other server uses the same file.
+    /// Makes sure that no other namespace uses the same file, be it of this server or of another.
     pub(crate) fn lock(&self) -> Result<Option<Lock>> {
         let Kind::File(path) = &self.kind else { return Ok(None) };
-        let file = OpenOptions::new().read(true).write(true).open(path).with_context(|| path.display().to_string())?;
+        let file = self.open(path)?;
         match file.try_lock() {
             Ok(()) => Ok(Some(Lock { file })),
-            Err(TryLockError::WouldBlock) => bail!("{}: another server uses this file", path.display()),
+            Err(TryLockError::WouldBlock) => bail!("{}: another namespace uses this file already", path.display()),
             Err(TryLockError::Error(error)) => Err(error).with_context(|| path.display().to_string()),
         }
+    }
+
+    /// A file, which need not be writable for a namespace that is not.
+    fn open(&self, path: &Path) -> Result<File> {
+        let said = || path.display().to_string();
+        let file = OpenOptions::new().read(true).write(!self.read_only).open(path).with_context(said)?;
+        let kind = file.metadata().with_context(said)?.file_type();
+        ensure!(kind.is_file() || kind.is_block_device(), "{}: neither a file nor a block device", path.display());
+        Ok(file)
+    }
+
+    /// Storage in a file: by io_uring, or a command at a time where that is refused, as it is in many containers.
+    fn in_file(&self, path: &Path, block: u32) -> Result<NamespaceConfig> {
+        let said = || path.display().to_string();
+        let file = self.open(path)?;
+        let ring = self.uring.then(|| file.try_clone().and_then(RingBackend::new));
+        let storage: Box<dyn Backend> = match ring {
+            Some(Ok(ring)) => Box::new(ring),
+            Some(Err(error)) if error.kind() == io::ErrorKind::Unsupported => {
+                static ONCE: Once = Once::new();
+                ONCE.call_once(
+                    || tracing::warn!(%error, "no io_uring: files are read and written a command at a time"),
+                );
+                Box::new(FileBackend::new(file).with_context(said)?)
+            }
+            Some(Err(error)) => return Err(error).with_context(said),
+            None => Box::new(FileBackend::new(file).with_context(said)?),
+        };
+        let (size, block) = (storage.size(), u64::from(block));
+        if size == 0 || !size.is_multiple_of(block) {
+            return Err(EmulatorError::FileSize { path: path.into(), size, block }.into());
+        }
+        Ok(NamespaceConfig::new(Storage::Custom(storage)))
     }
 }
 
@@ -171,26 +204,6 @@ fn on_or_off(text: &str) -> Result<bool, String> {
         "on" => Ok(true),
         "off" => Ok(false),
         _ => Err("on or off is needed".into()),
-    }
-}
-
-/// A file by io_uring; as any other where that is refused, as it is in many containers.
-fn by_uring(path: &Path, block: u32) -> Result<NamespaceConfig> {
-    match RingBackend::open(path) {
-        Ok(ring) => {
-            let (size, block) = (ring.size(), u64::from(block));
-            if size == 0 || !size.is_multiple_of(block) {
-                return Err(EmulatorError::FileSize { path: path.into(), size, block }.into());
-            }
-            tracing::debug!(path = %path.display(), "by io_uring");
-            Ok(NamespaceConfig::new(Storage::Custom(Box::new(ring))))
-        }
-        Err(error) if error.kind() == io::ErrorKind::Unsupported => {
-            static ONCE: Once = Once::new();
-            ONCE.call_once(|| tracing::warn!(%error, "no io_uring: files are read and written a command at a time"));
-            Ok(NamespaceConfig::file(path))
-        }
-        Err(error) => Err(error).with_context(|| path.display().to_string()),
     }
 }
 

@@ -7,7 +7,7 @@ use std::process::{Child, ChildStdout, Command};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::harness::{Place, Ran, place};
+use crate::harness::{Place, Ran, data, place};
 
 /// A server that runs. It is ended in any case.
 pub(crate) struct Server<'a> {
@@ -132,7 +132,7 @@ fn namespaces_come_change_and_go() {
         ("add ram", "a namespace is KIND:WHAT"),
         ("add ram:1M -n 1", "namespace ram:1M: namespace 1 exists already"),
         ("add file:none.img", "none.img: No such file"),
-        ("add file:disk.img", "another server uses this file"),
+        ("add file:disk.img", "another namespace uses this file already"),
     ] {
         let said = server.ctl(order).complaint();
         assert!(said.contains(complaint), "{order}: {said}");
@@ -181,16 +181,45 @@ fn orders_are_lines_of_json() {
 }
 
 #[test]
+fn a_file_that_may_only_be_read_can_be_served() {
+    use std::os::unix::fs::PermissionsExt;
+    let place = place();
+    place.write("disk.img", &data(64 << 10));
+    let path = place.path().join("disk.img");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o444)).unwrap();
+    let _server = Server::start(&place, "--socket a --namespace file:disk.img,readonly", 1);
+    assert_eq!(place.doorbell("read vfio-user:a -n 1 -s 0 -c 127 -z 64k").bytes(), data(64 << 10));
+    place.write("data", &[7; 512]);
+    let said = place.doorbell("write vfio-user:a -n 1 -s 0 -c 0 -z 512 -d data");
+    assert_eq!(said.status, Some(1), "{}", said.stderr);
+    assert_eq!(place.read("disk.img"), data(64 << 10));
+}
+
+#[test]
 fn what_cannot_be_served_is_said_in_a_line() {
     let place = place().with_disk("odd.img", 1000).with_disk("disk.img", 1 << 20);
     place.write("file", b"precious");
     let listening = UnixListener::bind(place.path().join("taken")).unwrap();
+    std::fs::create_dir(place.path().join("folder")).unwrap();
+    let long = "0123456789".repeat(11);
+    let (too_long, what) = (format!("--socket {long}"), format!("{long}: 110 bytes are too many"));
     for (arguments, complaint) in [
         ("--socket taken", "taken: another process serves this socket"),
         ("--socket file", "file: there is a file of this name, and it is no socket"),
         ("--socket no/socket", "no/socket: No such file or directory (os error 2)"),
         ("--socket a --socket a", "a: given twice"),
-        ("--socket a --control a", "a: another process serves this socket"),
+        ("--socket a --control a", "a: given twice"),
+        (too_long.as_str(), what.as_str()),
+        (
+            "--socket a --namespace file:disk.img --namespace file:disk.img",
+            "namespace file:disk.img: disk.img: another namespace uses this file already",
+        ),
+        ("--socket a --namespace file:folder", "namespace file:folder: Is a directory (os error 21)"),
+        (
+            "--socket a --namespace file:folder,readonly",
+            "namespace file:folder,readonly: folder: neither a file nor a block device",
+        ),
+        ("--socket a --namespace file:taken,readonly", "namespace file:taken,readonly: No such device or address"),
         ("--socket a --namespace file:none.img", "namespace file:none.img: No such file or directory (os error 2)"),
         (
             "--socket a --namespace file:odd.img",
@@ -209,7 +238,7 @@ fn what_cannot_be_served_is_said_in_a_line() {
     drop(listening);
     let first = Server::start(&place, "--socket a --namespace file:disk.img", 1);
     let said = place.doorbell("serve --socket b --namespace file:disk.img").complaint();
-    assert_eq!(said, "namespace file:disk.img: disk.img: another server uses this file");
+    assert_eq!(said, "namespace file:disk.img: disk.img: another namespace uses this file already");
     drop(first);
     for arguments in
         ["", "--socket a --queues 65", "--socket a --mdts 17", "--socket a -n disk:1G", "--socket a -b 1000"]

@@ -98,7 +98,7 @@ fn what_is_kept_crosses() {
     assert_eq!(place.doorbell("read vfio-user:a -n 1 -s 8 -c 127 -z 64k").bytes(), data(64 << 10));
     // The file is still locked, and is free again once it is let go.
     let said = place.doorbell("serve --socket c --namespace file:disk.img").complaint();
-    assert!(said.contains("another server uses this file"), "{said}");
+    assert!(said.contains("another namespace uses this file already"), "{said}");
     new.ctl("remove 2").text();
     assert_eq!(new.ctl("add file:disk.img").text(), "2\n");
     // It ends as any other does, and takes its sockets with it.
