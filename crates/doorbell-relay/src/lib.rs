@@ -5,22 +5,28 @@
 //! without a copy: the memory is registered with the drive's driver, and the commands that go down name the pages that
 //! those from above did. Where the drive cannot be given the memory, or cannot be told of such pages, it goes through buffers.
 //!
-//! ```no_run
-//! # fn options(address: &str) -> Result<doorbell::DriverOptions, doorbell::DriverError> { unimplemented!() }
-//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
-//! use doorbell::ThreadRuntime;
-//! use doorbell_emulator::Subsystem;
+//! ```
+//! use doorbell::{DriverOptions, ThreadRuntime};
+//! use doorbell_device::inprocess::Run;
+//! use doorbell_emulator::{ControllerConfig, NamespaceConfig, Subsystem, emulated};
 //! use doorbell_relay::Drives;
 //!
+//! # futures_lite::future::block_on(async {
+//! // A drive; here one that is emulated.
+//! let inside = Subsystem::default();
+//! inside.add_namespace(NamespaceConfig::ram(1 << 20))?;
+//! let device = emulated(&inside, ControllerConfig::default(), Run::Threaded)?;
+//!
 //! let drives = Drives::new();
-//! let drive = drives.open("pci:0000:01:00.0", || options("pci:0000:01:00.0")).await?;
+//! let drive = drives.open("emulated", || Ok(DriverOptions::new(device))).await?;
 //! let relay = drive.namespace(1).await?;
 //! let (subsystem, follower) = (Subsystem::default(), relay.follower());
 //! let nsid = subsystem.add_namespace(relay.config())?;
 //! // When it is resized or removed below, so it is above.
 //! follower.follow(&*ThreadRuntime::global(), subsystem, nsid, || ());
-//! # Ok(())
-//! # }
+//! drives.shut_down().await;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # }).unwrap();
 //! ```
 
 #![forbid(unsafe_code)]
