@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use doorbell::{ControllerState, NvmeDriver};
+use nvme_spec::AdminOpcode;
 
 use crate::fault::Kind;
 use crate::operation::{self, What};
@@ -117,8 +118,11 @@ impl Run {
             self.wait_for(id)?;
         }
         self.settle()?;
-        let same = driver.inspect().controller.resets == resets && driver.state() == ControllerState::Running;
-        Ok(same && self.failed == failed && self.busy().is_none())
+        let view = driver.inspect();
+        let same = view.controller.resets == resets && driver.state() == ControllerState::Running;
+        // An admin command that is never answered shows when its time is up.
+        let answered = view.admin.pending.iter().all(|command| command.opcode == AdminOpcode::ASYNC_EVENT_REQUEST.0);
+        Ok(same && answered && self.failed == failed && self.busy().is_none())
     }
 
     /// What is still under way on some device, or kept for it.
