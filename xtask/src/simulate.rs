@@ -7,9 +7,9 @@ use crate::process;
 use crate::workspace::cargo;
 
 /// What every change is tried with: so many I/Os, and each kind of fault at least so often.
-const CI: &str = "--io 1000000 --least 100 --shrink";
+const CI: &str = "--io 10000000 --least 1000 --shrink";
 /// What the nightly run goes through, with other seeds.
-const NIGHTLY: &str = "--seed 1000000 --io 10000000 --least 1000 --shrink";
+const NIGHTLY: &str = "--seed 1000000 --io 50000000 --least 5000 --shrink";
 
 #[derive(Args)]
 pub(crate) struct Arguments {
