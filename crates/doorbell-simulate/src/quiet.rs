@@ -106,7 +106,9 @@ impl Run {
         let Some(driver) = host.driver.clone().filter(|_| !host.is_dead()) else { return Ok(false) };
         let held = || host.namespaces.iter().flatten();
         let there = held().find(|(_, disk)| self.present.contains(&Some(*disk)));
-        let handle = there.or(held().next()).cloned();
+        // One that is known to be removed sends nothing.
+        let sends = held().find(|(handle, _)| !handle.is_removed());
+        let handle = there.or(sends).or(held().next()).cloned();
         let (Some((namespace, disk)), true) = (handle, host.blame.is_any()) else { return Ok(false) };
         let resets = driver.inspect().controller.resets;
         let failed = self.failed;
