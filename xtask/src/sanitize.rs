@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 
 use crate::process;
 use crate::tests::{self, Count};
-use crate::workspace::{cargo, target};
+use crate::workspace::{cargo, root, target};
 
 /// What reaches memory that others reach, by raw pointers or from several threads.
 const PACKAGES: [&str; 9] = [
@@ -89,6 +89,8 @@ fn command(sanitizer: Sanitizer, package: &str, filter: Option<&str>) -> Result<
     command.env("RUSTFLAGS", format!("-Zsanitizer={name} -Copt-level=1")).env("CARGO_INCREMENTAL", "0");
     // Memory that a device may still reach is leaked on purpose, and tests of the guard for SIGBUS want it to themselves.
     command.env("ASAN_OPTIONS", "detect_leaks=0:handle_sigbus=0");
+    let suppressions = root().join("xtask/src/sanitize/thread.suppressions");
+    command.env("TSAN_OPTIONS", format!("suppressions={}", suppressions.display()));
     Ok(command)
 }
 
