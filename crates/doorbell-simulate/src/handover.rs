@@ -137,6 +137,12 @@ impl Run {
         match (result.completion, crossed) {
             // Nobody knows what it was to compare.
             (Err(error), None) if differs(&error) => Ok(()),
+            // Nobody held its namespace any more when the controller was reset, so it was not sent again.
+            (Err(error), _)
+                if self.hosts[host].blame.disturbed && error.status() == Some(Status::INVALID_NAMESPACE_OR_FORMAT) =>
+            {
+                Ok(())
+            }
             (Err(error), _) if !self.hosts[host].permits(&error) => failure(
                 "error",
                 format!(
