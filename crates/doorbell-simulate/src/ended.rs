@@ -7,6 +7,7 @@ use nvme_spec::Status;
 
 use crate::model::{Tick, stamp_of};
 use crate::operation::{Done, Operation, What};
+use crate::quiet::disk_of;
 use crate::run::{Check, Run, failure};
 
 impl Run {
@@ -55,8 +56,7 @@ impl Run {
         match result {
             Ok(handle) => {
                 self.tally.outcome("attach: done");
-                let nguid = handle.id().nguid.map_or(0, u128::from_be_bytes) as usize;
-                let Some(disk) = nguid.checked_sub(1).filter(|disk| *disk < self.disks.len()) else {
+                let Some(disk) = disk_of(&handle.id()).filter(|disk| *disk < self.disks.len()) else {
                     return failure(
                         "identity",
                         format!("namespace {namespace} is of no known identity: {:?}", handle.id()),

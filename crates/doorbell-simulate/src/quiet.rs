@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use doorbell::{ControllerState, NvmeDriver};
+use doorbell::{ControllerState, NamespaceId, NvmeDriver};
 use nvme_spec::AdminOpcode;
 
 use crate::fault::Kind;
@@ -72,23 +72,22 @@ impl Run {
         Ok(())
     }
 
-    /// A handle that is not as its namespace is, though its driver works.
+    /// A namespace that a driver knows as it is not, though the driver works. Nobody needs to have a handle: one that was
+    /// taken over is had without a command.
     fn unnoticed(&self) -> Option<String> {
         for (index, host) in self.hosts.iter().enumerate() {
-            let works = |driver: &Arc<NvmeDriver>| {
+            let works = |driver: &&Arc<NvmeDriver>| {
                 matches!(driver.state(), ControllerState::Running | ControllerState::Recovering)
             };
-            if host.is_dead() || !host.driver.as_ref().is_some_and(works) {
-                continue;
-            }
-            for ((namespace, held), present) in host.namespaces.iter().enumerate().zip(&self.present) {
-                let Some((handle, disk)) = held.as_ref().filter(|(handle, _)| !handle.is_removed()) else { continue };
-                let (seen, is) = (handle.block_count(), self.disks[*disk].blocks);
-                if *present != Some(*disk) {
+            let Some(driver) = host.driver.as_ref().filter(works).filter(|_| !host.is_dead()) else { continue };
+            for view in driver.inspect().namespaces.iter().filter(|view| !view.removed) {
+                let (namespace, known) = (view.nsid as usize - 1, disk_of(&view.id));
+                let Some(disk) = self.present[namespace].filter(|disk| Some(*disk) == known) else {
                     return Some(format!(
                         "host {index} does not know that namespace {namespace} is another disk, or none"
                     ));
-                }
+                };
+                let (seen, is) = (view.block_count, self.disks[disk].blocks);
                 if seen != is {
                     return Some(format!(
                         "host {index} knows namespace {namespace} with {seen} blocks, and not with {is}"
@@ -224,4 +223,9 @@ impl Run {
         }
         Ok(())
     }
+}
+
+/// The disk that has this identity, if there is one.
+pub(crate) fn disk_of(id: &NamespaceId) -> Option<usize> {
+    (u128::from_be_bytes(id.nguid?) as usize).checked_sub(1)
 }
