@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use doorbell::{ControllerState, NamespaceId, NvmeDriver};
+use doorbell_device::Device;
 use nvme_spec::AdminOpcode;
+use nvme_spec::registers::{Csts, offset};
 
 use crate::fault::Kind;
 use crate::operation::{self, What};
@@ -80,8 +82,13 @@ impl Run {
                 matches!(driver.state(), ControllerState::Running | ControllerState::Recovering)
             };
             let Some(driver) = host.driver.as_ref().filter(works).filter(|_| !host.is_dead()) else { continue };
+            let is_ready = host.device.read32(offset::CSTS).is_ok_and(|csts| Csts::from(csts).rdy());
             for view in driver.inspect().namespaces.iter().filter(|view| !view.removed) {
                 let (namespace, known) = (view.nsid as usize - 1, disk_of(&view.id));
+                // Nobody has sent anything since the controller was reset: the first command will show it (L3).
+                if host.namespaces[namespace].is_none() && !is_ready {
+                    continue;
+                }
                 let Some(disk) = self.present[namespace].filter(|disk| Some(*disk) == known) else {
                     return Some(format!(
                         "host {index} does not know that namespace {namespace} is another disk, or none"
