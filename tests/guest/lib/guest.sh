@@ -36,7 +36,7 @@ peer() {
   case $peer_said_ in *'"status":0'*) ;; *) echo "the peer: $*: $peer_said_" && return 1 ;; esac
 }
 
-# served WORD...: an order to the `doorbell serve` of this machine: `start`, `kill`, `end`, `folder`, or a verb
+# served WORD...: an order to the `doorbell serve` of this machine: `start`, `kill`, `end`, `replace`, `folder`, or a verb
 # of `doorbell ctl`; after `behind`, to the one behind it.
 served() { ask serve "$*"; }
 

@@ -40,14 +40,16 @@ impl Served {
         one("control", arguments, behind)
     }
 
-    /// What the guest asks of the host: `start`, `kill`, `end`, `folder` (where its sockets are), or a verb of `doorbell ctl`. `end` waits until it has ended
-    /// in order. After `behind`, the same of the server behind it.
+    /// What the guest asks of the host: `start`, `kill`, `end`, `replace` (by another that takes everything over), `folder`
+    /// (where its sockets are), or a verb of `doorbell ctl`. `end` and `replace` wait until it has ended in order. After `behind`,
+    /// the same of the server behind it.
     pub(super) fn answer(&mut self, request: &str) -> Result<Value> {
         if let Some(request) = request.strip_prefix("behind ") {
             return self.behind.as_mut().context("there is no server behind it")?.answer(request);
         }
         match request {
             "start" => self.again()?,
+            "replace" => self.replace()?,
             "kill" => drop(self.process.take().context("there is no server")?.end()?),
             "end" => {
                 self.order("shutdown")?;
@@ -61,11 +63,7 @@ impl Served {
     }
 
     fn again(&mut self) -> Result<()> {
-        let mut command = Command::new(&self.program);
-        command.current_dir(&self.folder).args(["serve", "--control", self.control]).args(&self.arguments);
-        let log = fs::OpenOptions::new().create(true).append(true).open(self.folder.join("serve"))?;
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        let process = Background::start(&mut command)?;
+        let process = self.run(&["--control", self.control], &self.arguments)?;
         let deadline = Instant::now() + PATIENCE;
         // The control socket is made after the others; what a killed server left is refused until then.
         while UnixStream::connect(self.folder.join(self.control)).is_err() {
@@ -75,6 +73,22 @@ impl Served {
             thread::sleep(Duration::from_millis(20));
         }
         self.process = Some(process);
+        Ok(())
+    }
+
+    fn run(&self, first: &[&str], arguments: &[String]) -> Result<Background> {
+        let mut command = Command::new(&self.program);
+        command.current_dir(&self.folder).arg("serve").args(first).args(arguments);
+        let log = fs::OpenOptions::new().create(true).append(true).open(self.folder.join("serve"))?;
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        Background::start(&mut command)
+    }
+
+    fn replace(&mut self) -> Result<()> {
+        let old = self.process.take().context("there is no server")?;
+        self.process = Some(self.run(&["--takeover", self.control], &[])?);
+        let said = || fs::read_to_string(self.folder.join("serve")).unwrap_or_default();
+        ensure!(old.ends_within(PATIENCE)?, "the server was not replaced: {}", said().trim());
         Ok(())
     }
 
