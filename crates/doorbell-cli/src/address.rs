@@ -43,7 +43,8 @@ vfio-user:PATH[,OPTION...]  a controller that another process serves at a socket
 emulated:KEY=VALUE,...  a controller in software, in this process:
   size=1G               in memory; gone when the command ends
   file=disk.img         in a file, which has to exist; whole blocks
-  null,size=1T          reads give zeroes, writes are forgotten
+  zero,size=1T          reads give zeroes, writes are forgotten
+  null,size=1T          no data are moved: reads leave memory as it is, writes are forgotten
   block=512             bytes of a block
   and more: namespaces=, queues=, mqes=, vectors=, mdts=, sgl=, pi=, latency=, readonly=, vwc=, version=, fault=, ...
 

@@ -106,6 +106,8 @@ pub trait Backend: Send + Sync + 'static {
 pub enum Crossing<'a> {
     /// A [`NullBackend`]: there is nothing to it.
     Null,
+    /// One that [reads as zero](NullBackend::zeroes).
+    Zero,
     /// The file of a [`FileBackend`].
     File(BorrowedFd<'a>),
     /// The file of a [`RingBackend`].

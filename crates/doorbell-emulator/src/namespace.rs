@@ -89,6 +89,7 @@ impl Namespace {
         let data: Box<dyn Backend> = match storage {
             Storage::Ram { size } => Box::new(RamBackend::new(size)),
             Storage::Null { size } => Box::new(NullBackend::new(size)),
+            Storage::Zero { size } => Box::new(NullBackend::zeroes(size)),
             Storage::File(path) => {
                 let file = match FileBackend::open(&path) {
                     Ok(file) => file,

@@ -30,7 +30,8 @@ pub struct NamespaceConfig {
     pub shared: bool,
     /// The controllers that have the namespace attached, by identifier; all of them if not given.
     pub controllers: Option<Vec<u16>>,
-    /// DLFEAT: what deallocated blocks read as is reported to be zeroes (which is what they do read as). Yes.
+    /// DLFEAT: what deallocated blocks read as is reported to be zeroes (which is what they do read as). Yes, but for
+    /// [`Storage::Null`].
     pub dlfeat: Dlfeat,
     /// RESCAP: reservations that can be made. All, and persistence through power loss.
     pub rescap: Rescap,
@@ -58,8 +59,13 @@ pub enum Storage {
         /// Bytes of data.
         size: u64,
     },
-    /// Nowhere: reads give zeroes, writes are forgotten.
+    /// Nowhere, and no data are moved: reads leave memory as it is, writes are forgotten. To measure all the rest.
     Null {
+        /// Bytes of data.
+        size: u64,
+    },
+    /// Nowhere: reads give zeroes, writes are forgotten.
+    Zero {
         /// Bytes of data.
         size: u64,
     },
@@ -100,6 +106,10 @@ pub struct OptimalSizes {
 impl NamespaceConfig {
     /// A namespace in `storage`, everything else as documented.
     pub fn new(storage: Storage) -> Self {
+        let dlfeat = match storage {
+            Storage::Null { .. } => Dlfeat::new(),
+            _ => Dlfeat::new().with_read_behavior(Dlfeat::READ_ZEROES).with_write_zeroes_deallocate(true),
+        };
         Self {
             storage,
             nsid: None,
@@ -111,7 +121,7 @@ impl NamespaceConfig {
             read_only: false,
             shared: true,
             controllers: None,
-            dlfeat: Dlfeat::new().with_read_behavior(Dlfeat::READ_ZEROES).with_write_zeroes_deallocate(true),
+            dlfeat,
             rescap: Rescap::from(0xff),
             atomic: None,
             atomic_boundary: [0; 3],
@@ -128,9 +138,14 @@ impl NamespaceConfig {
         Self::new(Storage::Ram { size })
     }
 
-    /// A namespace of `size` bytes that reads as zero.
+    /// A namespace of `size` bytes that moves no data: reads leave memory as it is.
     pub fn null(size: u64) -> Self {
         Self::new(Storage::Null { size })
+    }
+
+    /// A namespace of `size` bytes that reads as zero and forgets what is written to it.
+    pub fn zero(size: u64) -> Self {
+        Self::new(Storage::Zero { size })
     }
 
     /// A namespace in a file.
@@ -180,6 +195,7 @@ impl std::fmt::Debug for Storage {
         match self {
             Self::Ram { size } => f.debug_struct("Ram").field("size", size).finish(),
             Self::Null { size } => f.debug_struct("Null").field("size", size).finish(),
+            Self::Zero { size } => f.debug_struct("Zero").field("size", size).finish(),
             Self::File(path) => f.debug_tuple("File").field(path).finish(),
             Self::Custom(backend) => f.debug_struct("Custom").field("size", &backend.size()).finish(),
         }

@@ -28,6 +28,7 @@ const KEYS: &[&str] = &[
     "size",
     "file",
     "null",
+    "zero",
     "block",
     "pi",
     "namespaces",
@@ -76,7 +77,8 @@ fn start(address: &str, controller: Controller, run: Run) -> Result<Arc<InProces
 /// |---|---|
 /// | `size=1G` | bytes of each namespace, in memory; suffixes K, M, G, T, P (also KiB, ...) are powers of 1024 |
 /// | `file=PATH` | the namespace is this file (without a comma in its name) |
-/// | `null` | reads give zeroes, writes are forgotten; with `size` |
+/// | `null` | no data are moved: reads leave memory as it is, writes are forgotten; with `size` |
+/// | `zero` | reads give zeroes, writes are forgotten; with `size` |
 /// | `block=512` | bytes of a block, a power of two from 512 to 65536 |
 /// | `pi=off` | protection information of 8 bytes a block: `off`, `on` (type 1), 1, 2, 3 |
 /// | `namespaces=1` | how many, all alike |
@@ -132,8 +134,13 @@ pub enum StorageSpec {
         /// Bytes.
         size: u64,
     },
-    /// Nowhere.
+    /// Nowhere: no data are moved.
     Null {
+        /// Bytes.
+        size: u64,
+    },
+    /// Nowhere: reads give zeroes.
+    Zero {
         /// Bytes.
         size: u64,
     },
@@ -158,6 +165,7 @@ impl EmulatedSpec {
             let storage = match &self.storage {
                 StorageSpec::Ram { size } => Storage::Ram { size: *size },
                 StorageSpec::Null { size } => Storage::Null { size: *size },
+                StorageSpec::Zero { size } => Storage::Zero { size: *size },
                 StorageSpec::File(path) => Storage::File(path.clone()),
             };
             let mut namespace = NamespaceConfig::new(storage).block_size(self.block);
@@ -230,6 +238,7 @@ struct Place {
     size: Option<u64>,
     file: Option<PathBuf>,
     null: bool,
+    zero: bool,
 }
 
 impl Place {
@@ -237,8 +246,11 @@ impl Place {
         match self {
             Self { file: Some(_), size: Some(_), .. } => Err(SpecError::Conflict { one: "file", other: "size" }),
             Self { file: Some(_), null: true, .. } => Err(SpecError::Conflict { one: "file", other: "null" }),
+            Self { file: Some(_), zero: true, .. } => Err(SpecError::Conflict { one: "file", other: "zero" }),
+            Self { null: true, zero: true, .. } => Err(SpecError::Conflict { one: "null", other: "zero" }),
             Self { file: Some(file), .. } => Ok(StorageSpec::File(file)),
             Self { size: Some(size), null: true, .. } => Ok(StorageSpec::Null { size }),
+            Self { size: Some(size), zero: true, .. } => Ok(StorageSpec::Zero { size }),
             Self { size: Some(size), .. } => Ok(StorageSpec::Ram { size }),
             _ => Err(SpecError::NoSize),
         }
@@ -247,8 +259,9 @@ impl Place {
 
 impl EmulatedSpec {
     fn set(&mut self, place: &mut Place, key: &str, value: Option<&str>) -> Result<(), SpecError> {
-        if key == "null" {
-            place.null = value.is_none_or(|value| value != "off");
+        if key == "null" || key == "zero" {
+            let place = if key == "null" { &mut place.null } else { &mut place.zero };
+            *place = value.is_none_or(|value| value != "off");
             return match value {
                 None | Some("on" | "off") => Ok(()),
                 Some(value) => Err(SpecError::bad(key, value, "on or off")),
@@ -293,7 +306,7 @@ impl EmulatedSpec {
     }
 
     fn check_sizes(&self) -> Result<(), SpecError> {
-        if let StorageSpec::Ram { size } | StorageSpec::Null { size } = self.storage
+        if let StorageSpec::Ram { size } | StorageSpec::Null { size } | StorageSpec::Zero { size } = self.storage
             && !size.is_multiple_of(self.block.into())
         {
             let allowed = format!("a multiple of the block size, {}", self.block);

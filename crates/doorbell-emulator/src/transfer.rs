@@ -257,6 +257,19 @@ impl<'a> ToHost<'a> {
         Ok(())
     }
 
+    /// Passes over the next `len` bytes, which have to be there to be written, and leaves them as they are.
+    #[inline]
+    pub fn skip(&mut self, mut len: usize) -> Result<(), TransferError> {
+        while len > 0 {
+            let piece = self.cursor.next(len).ok_or(TransferError::Exhausted)?;
+            if !piece.discard {
+                by_part(self.dma, piece, Access::Write, |_, _, _, _| Ok(()))?;
+            }
+            len = len.saturating_sub(piece.len as usize);
+        }
+        Ok(())
+    }
+
     /// Writes the next `len` bytes as zeroes.
     #[inline]
     pub fn zero(&mut self, mut len: usize) -> Result<(), TransferError> {

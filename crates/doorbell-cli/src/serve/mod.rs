@@ -27,7 +27,8 @@ use state::{State, Stop};
 A namespace is KIND:WHAT, and options after commas:
   ram:1G                in memory; gone when the server ends
   file:disk.img         in a file, which has to exist; whole blocks
-  null:1T               reads give zeroes, writes are forgotten
+  zero:1T               reads give zeroes, writes are forgotten
+  null:1T               no data are moved: reads leave memory as it is, writes are forgotten
   device:ADDRESS[:NSID] of a device that Doorbell drives, without a copy; the NSID if it has several
   ...,block=4096        bytes of a block, in place of --block-size
   ...,readonly          cannot be written to

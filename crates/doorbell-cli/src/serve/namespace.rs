@@ -29,6 +29,7 @@ pub(crate) struct NamespaceSpec {
 enum Kind {
     Ram(u64),
     Null(u64),
+    Zero(u64),
     File(PathBuf),
     Device(DeviceSpec),
 }
@@ -70,6 +71,7 @@ impl NamespaceSpec {
         let config = match &self.kind {
             Kind::Ram(size) => memory(*size),
             Kind::Null(size) => NamespaceConfig::null(*size),
+            Kind::Zero(size) => NamespaceConfig::zero(*size),
             Kind::File(path) => self.in_file(path, self.block.unwrap_or(block))?,
             Kind::Device(spec) => {
                 let config = device(spec)?;
@@ -145,9 +147,14 @@ impl FromStr for NamespaceSpec {
         let kind = match kind {
             "ram" => Kind::Ram(parse::size(what)?),
             "null" => Kind::Null(parse::size(what)?),
+            "zero" => Kind::Zero(parse::size(what)?),
             "file" if what.is_empty() => return Err("a file is needed, such as file:disk.img".into()),
             "file" => Kind::File(what.into()),
-            _ => return Err(format!("there is no kind of namespace {kind:?}; there are ram, file, null and device")),
+            _ => {
+                return Err(format!(
+                    "there is no kind of namespace {kind:?}; there are ram, file, zero, null and device"
+                ));
+            }
         };
         let is_file = matches!(kind, Kind::File(_));
         let mut spec = Self { kind, block: None, read_only: false, uring: is_file, text: text.into() };
@@ -226,6 +233,7 @@ mod tests {
         assert!(spec("file:a,uring=on").unwrap().uring && !spec("file:a,uring=off").unwrap().uring);
         let null = spec("null:1T,block=4k,readonly").unwrap();
         assert_eq!((null.kind, null.block, null.read_only), (Kind::Null(1 << 40), Some(4096), true));
+        assert_eq!(spec("zero:1M").unwrap().kind, Kind::Zero(1 << 20));
         let device = |text: &str| {
             let spec = spec(text).unwrap();
             let Kind::Device(DeviceSpec { address, nsid }) = spec.kind else { panic!("{text} is a device's") };
@@ -236,7 +244,7 @@ mod tests {
         assert_eq!(device("device:vfio-user:/a,reconnect=5:1"), ("vfio-user:/a,reconnect=5".into(), Some(1), false));
         for (text, said) in [
             ("ram", "KIND:WHAT"),
-            ("disk:1G", "there are ram, file, null and device"),
+            ("disk:1G", "there are ram, file, zero, null and device"),
             ("device:", "a device is needed"),
             ("device:1", "a device is needed"),
             ("device:vfio-user:/a:0", "NSID 0 names no namespace"),

@@ -138,11 +138,14 @@ fn a_device_that_changes_data_is_caught() {
 }
 
 #[test]
-fn a_device_that_forgets_is_caught() {
-    let ran = doorbell("bench emulated:null,size=1M,block=4096 --rw randread --verify --runtime 50ms");
-    assert_eq!(ran.status, Some(1));
-    assert!(ran.stderr.contains("found nothing but bytes 0x00"), "{}", ran.stderr);
-    assert!(String::from_utf8(ran.stdout).unwrap().contains("    ...\n"), "not all of them are listed");
+fn a_device_that_forgets_or_moves_no_data_is_caught() {
+    for storage in ["zero", "null"] {
+        let arguments = format!("bench emulated:{storage},size=1M,block=4096 --rw randread --verify --runtime 50ms");
+        let ran = doorbell(&arguments);
+        assert_eq!(ran.status, Some(1));
+        assert!(ran.stderr.contains("found nothing but bytes 0x00"), "{}", ran.stderr);
+        assert!(String::from_utf8(ran.stdout).unwrap().contains("    ...\n"), "not all of them are listed");
+    }
 }
 
 #[test]

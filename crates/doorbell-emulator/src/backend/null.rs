@@ -1,16 +1,23 @@
 use super::{Backend, BackendError, Crossing};
 use crate::transfer::{FromHost, ToHost};
 
-/// Storage that reads as zero and forgets what is written to it, of any size.
+/// Storage of any size that forgets what is written to it.
 #[derive(Debug, Clone)]
 pub struct NullBackend {
     size: u64,
+    zeroes: bool,
 }
 
 impl NullBackend {
-    /// Storage of `size` bytes.
+    /// Storage of `size` bytes that moves no data: a read leaves the host's memory as it is, as with Linux's null_blk. What
+    /// the controller itself reads, for a Compare say, is zero.
     pub fn new(size: u64) -> Self {
-        Self { size }
+        Self { size, zeroes: false }
+    }
+
+    /// Storage of `size` bytes that reads as zero.
+    pub fn zeroes(size: u64) -> Self {
+        Self { size, zeroes: true }
     }
 }
 
@@ -30,7 +37,7 @@ impl Backend for NullBackend {
 
     #[inline]
     fn read(&self, _offset: u64, len: usize, to: &mut ToHost<'_>) -> Result<(), BackendError> {
-        Ok(to.zero(len)?)
+        Ok(if self.zeroes { to.zero(len) } else { to.skip(len) }?)
     }
 
     #[inline]
@@ -48,6 +55,6 @@ impl Backend for NullBackend {
     }
 
     fn crossing(&self) -> Option<Crossing<'_>> {
-        Some(Crossing::Null)
+        Some(if self.zeroes { Crossing::Zero } else { Crossing::Null })
     }
 }

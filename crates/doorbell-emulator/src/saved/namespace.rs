@@ -37,10 +37,11 @@ impl Namespace {
         let State { config, ids, .. } = &*state;
         let (storage, fd) = match state.data.crossing() {
             None => return Err(CrossingError::Storage { nsid: self.nsid }),
-            Some(Crossing::Null) => (0, None),
+            Some(Crossing::Zero) => (0, None),
             Some(Crossing::File(fd)) => (1, Some(fd)),
             Some(Crossing::Ring(fd)) => (2, Some(fd)),
             Some(Crossing::Memory(fd)) => (3, Some(fd)),
+            Some(Crossing::Null) => (4, None),
         };
         let list = |list: &[u16]| state::Numbers { list: list.iter().map(|number| (*number).into()).collect() };
         Ok(state::Namespace {
@@ -117,10 +118,11 @@ impl state::Namespace {
             fd.map(File::from).ok_or_else(|| StateError(format!("namespace {nsid} has no descriptor")))
         };
         Ok(match self.storage {
-            0 => Box::new(NullBackend::new(self.size)),
+            0 => Box::new(NullBackend::zeroes(self.size)),
             1 => Box::new(FileBackend::new(file()?).map_err(|error| refused(&error))?),
             2 => Box::new(RingBackend::new(file()?).map_err(|error| refused(&error))?),
             3 => Box::new(SharedRamBackend::from_file(file()?, self.size).map_err(|error| refused(&error))?),
+            4 => Box::new(NullBackend::new(self.size)),
             other => return bad(format!("namespace {nsid} has storage of kind {other}")),
         })
     }

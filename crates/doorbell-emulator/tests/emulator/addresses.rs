@@ -32,6 +32,7 @@ fn sizes_and_storage() {
         assert_eq!(parse(keys).unwrap().storage, StorageSpec::Ram { size });
     }
     assert_eq!(parse("null,size=1P").unwrap().storage, StorageSpec::Null { size: 1 << 50 });
+    assert_eq!(parse("zero,size=1P").unwrap().storage, StorageSpec::Zero { size: 1 << 50 });
     assert_eq!(parse("file=a b.img").unwrap().storage, StorageSpec::File("a b.img".into()));
 }
 
@@ -74,6 +75,8 @@ fn mistakes_are_named() {
         ("emulated:size=1G,colour=red", "there is no key \"colour\"; there are size, file, null"),
         ("emulated:size=1G,file=x", "file and size exclude each other"),
         ("emulated:null,file=x", "file and null exclude each other"),
+        ("emulated:zero,file=x", "file and zero exclude each other"),
+        ("emulated:null,zero,size=1G", "null and zero exclude each other"),
         ("emulated:file=x,namespaces=2", "file and namespaces exclude each other"),
         ("emulated:size=1G,block=500", "block=500 is not possible: it has to be a power of two from 512 to 65536"),
         ("emulated:size=1G,block=256", "block=256 is not possible"),

@@ -1,6 +1,7 @@
 //! Data: PRPs of all shapes, ranges, limits.
 
 use doorbell_emulator::{ControllerConfig, NamespaceConfig, Subsystem};
+use nvme_spec::identify::IdentifyNamespace;
 use nvme_spec::{Command, DataPointer, NvmOpcode, Status};
 
 use crate::harness::{Host, blocks, bytes, host, pattern};
@@ -94,18 +95,28 @@ fn large_pages_hold_more() {
 }
 
 #[test]
-fn small_blocks_and_null_storage() {
+fn storage_that_keeps_nothing() {
     let subsystem = Subsystem::default();
-    subsystem.add_namespace(NamespaceConfig::null(1 << 50)).unwrap();
+    let zero = subsystem.add_namespace(NamespaceConfig::zero(1 << 50)).unwrap();
+    let null = subsystem.add_namespace(NamespaceConfig::null(1 << 50)).unwrap();
     let mut host = Host::with_queue(&subsystem, ControllerConfig::default());
     let buffer = host.allocate(4096);
-    buffer.host().write_at(0, &[9; 4096]).unwrap();
-    let dptr = DataPointer::prp(buffer.iova(), 0);
-    host.io_ok(&Command { dptr, ..blocks(NvmOpcode::WRITE, 1 << 40, 8) });
-    host.io_ok(&Command { dptr, ..blocks(NvmOpcode::READ, 1 << 40, 1) });
-    let mut expected = vec![9; 4096];
-    expected[..512].fill(0);
-    assert_eq!(bytes(&buffer, 4096), expected);
+    for (nsid, read) in [(zero, 0), (null, 9)] {
+        buffer.host().write_at(0, &[9; 4096]).unwrap();
+        let to =
+            |opcode, iova, count| Command { nsid, dptr: DataPointer::prp(iova, 0), ..blocks(opcode, 1 << 40, count) };
+        host.io_ok(&to(NvmOpcode::WRITE, buffer.iova(), 8));
+        host.io_ok(&to(NvmOpcode::READ, buffer.iova(), 1));
+        let mut expected = vec![9; 4096];
+        expected[..512].fill(read);
+        assert_eq!(bytes(&buffer, 4096), expected);
+        // Memory that is not there is missed, whether anything would be written to it or not.
+        assert_eq!(host.io(&to(NvmOpcode::READ, 0x1000, 1)), Status::DATA_TRANSFER_ERROR);
+        // What was written was forgotten.
+        assert_eq!(host.io(&to(NvmOpcode::COMPARE, buffer.iova(), 8)), Status::COMPARE_FAILURE);
+        let identify: IdentifyNamespace = host.identify_as(0, nsid);
+        assert_eq!(identify.dlfeat.read_behavior(), if nsid == zero { 1 } else { 0 });
+    }
 }
 
 #[test]
