@@ -233,6 +233,8 @@ impl<'a, const VERIFY: bool> Run<'a, VERIFY> {
             };
             if VERIFY && write {
                 self.fill(slot, unit);
+            } else if VERIFY {
+                self.blank(slot);
             }
             let (lba, blocks, range) = (job.region.lba(unit), job.region.blocks_per_unit, self.ranges[slot]);
             let (memory, tag) = (&job.payload.memory, job.tag(slot));
@@ -316,6 +318,13 @@ impl<'a, const VERIFY: bool> Run<'a, VERIFY> {
             pattern::fill(block, Ledger::stamp(self.job.run, lba, generation));
         }
         if let Err(error) = self.job.payload.host.write_at(slot * self.job.stride, &self.scratch) {
+            self.outcome.error(|| error.to_string());
+        }
+    }
+
+    /// What a device does not bring is not to be taken for what was there before.
+    fn blank(&mut self, slot: usize) {
+        if let Err(error) = self.job.payload.host.zero(slot * self.job.stride, self.job.io_bytes) {
             self.outcome.error(|| error.to_string());
         }
     }
