@@ -6,29 +6,33 @@ use std::time::Instant;
 
 use doorbell::{CompletionMode, DriverOptions, GuestMemory, Namespace, NvmeDriver, PagedRange, Transfer};
 use doorbell_device::{Access, HostMemory};
-use doorbell_emulator::{ControllerConfig, NamespaceConfig, Subsystem};
+use doorbell_emulator::{ControllerConfig, NamespaceConfig, SharedRamBackend, Storage, Subsystem};
 use doorbell_serve::Endpoint;
 use doorbell_vfio_user::{VfioUserDevice, VfioUserOptions};
 use futures_lite::future::block_on;
 
-use crate::cores::{Cores, SLICES, quartile};
+use crate::cores::{Cores, Random, SLICES, quartile};
 
 /// Where the data come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Backing {
     Null,
-    Ram,
+    /// Of so many bytes.
+    Ram(u64),
 }
 
-const RAM: u64 = 64 << 20;
+/// As much as the pages of a [copy](Cores::copy): what a cache holds.
+pub(crate) const SMALL: u64 = 256 << 10;
+/// More than caches hold.
+pub(crate) const LARGE: u64 = 64 << 20;
 /// Pages that are read into; each I/O in flight has its own.
 const PAGES: u64 = 256;
 
 impl Backing {
-    pub(crate) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> String {
         match self {
-            Backing::Null => "null namespace",
-            Backing::Ram => "RAM namespace of 64 MiB",
+            Backing::Null => "null namespace".into(),
+            Backing::Ram(size) => format!("RAM namespace of {} KiB", size >> 10),
         }
     }
 }
@@ -40,7 +44,7 @@ pub(crate) struct Client {
     memory: GuestMemory,
     gpns: Vec<u64>,
     blocks: u64,
-    random: u64,
+    random: Random,
     _endpoint: Endpoint,
     _directory: tempfile::TempDir,
 }
@@ -52,7 +56,8 @@ impl Client {
         let subsystem = Subsystem::default();
         let namespace = match backing {
             Backing::Null => NamespaceConfig::null(1 << 40),
-            Backing::Ram => NamespaceConfig::ram(RAM),
+            // As `doorbell serve` keeps it.
+            Backing::Ram(size) => NamespaceConfig::new(Storage::Custom(Box::new(SharedRamBackend::new(size)?))),
         };
         subsystem.add_namespace(namespace.block_size(4096))?;
         let config = ControllerConfig { queue_pairs: 4, vectors: 5, ..ControllerConfig::default() };
@@ -69,7 +74,7 @@ impl Client {
         let memory = driver.register_memory(&memory)?;
         let blocks = namespace.block_count();
         let gpns = (0..PAGES).collect();
-        let random = 0x9e37_79b9_7f4a_7c15;
+        let random = Random::default();
         let client = Self {
             backing,
             driver,
@@ -81,7 +86,7 @@ impl Client {
             _endpoint: endpoint,
             _directory: directory,
         };
-        if backing == Backing::Ram {
+        if backing != Backing::Null {
             client.fill()?;
         }
         Ok(client)
@@ -110,19 +115,12 @@ impl Client {
 
     /// Reads at random, always so many in flight; nanoseconds an I/O.
     pub(crate) fn read(&mut self, in_flight: usize, ios: usize) -> f64 {
-        let mut random = self.random;
-        let mut next = move || {
-            // Xorshift.
-            random ^= random << 13;
-            random ^= random >> 7;
-            random ^= random << 17;
-            random
-        };
+        let mut random = std::mem::take(&mut self.random);
         let this = &*self;
         let mut context = Context::from_waker(Waker::noop());
         let mut start = |page: usize| {
             let range = PagedRange::new(0, 4096, &this.gpns[page..=page]).unwrap_or(NONE);
-            this.namespace.read(0, next() % this.blocks, 1, &this.memory, range)
+            this.namespace.read(0, random.next() % this.blocks, 1, &this.memory, range)
         };
         let mut pending: Vec<Option<Transfer<'_>>> = (0..in_flight).map(|_| None).collect();
         let slice = (ios / SLICES).max(1);
@@ -154,7 +152,7 @@ impl Client {
             assert!(this.wait(transfer).is_ok());
         }
         drop(pending);
-        self.random = self.random.rotate_left(7) ^ ios as u64;
+        self.random = random;
         quartile(slices)
     }
 }

@@ -17,6 +17,38 @@ const ROUND_TRIPS: u64 = 400_000;
 /// Pages that are written before they are copied: more than a first-level cache holds, less than a second.
 const PAGES: usize = 64;
 const COPIES: u64 = 400;
+/// Pages that are copied to, in turn: as many as are read into with the most reads in flight.
+const TARGETS: usize = 128;
+
+/// Memory that is there, not only promised.
+fn written(len: usize) -> anyhow::Result<HostMemory> {
+    let memory = HostMemory::allocate(len)?;
+    memory.words().iter().for_each(|word| word.store(1, Ordering::Relaxed));
+    Ok(memory)
+}
+
+fn target(round: usize, page: usize) -> usize {
+    (round * PAGES + page) % TARGETS * 4096
+}
+
+/// Xorshift.
+pub(crate) struct Random(u64);
+
+impl Default for Random {
+    fn default() -> Self {
+        Self(0x9e37_79b9_7f4a_7c15)
+    }
+}
+
+impl Random {
+    #[inline]
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+}
 
 /// On a cache line, and the next, of its own.
 #[repr(align(128))]
@@ -74,10 +106,27 @@ impl Cores {
         Ok(quartile(slices))
     }
 
+    /// Nanoseconds to copy 4 KiB from anywhere in so much memory, which nobody else uses.
+    pub(crate) fn copy_at_random(&self, size: u64) -> anyhow::Result<f64> {
+        let (from, to) = (written(size as usize)?, written(TARGETS * 4096)?);
+        Self::pin(self.client)?;
+        let mut random = Random::default();
+        let mut slices = Vec::new();
+        for round in 0..COPIES as usize {
+            let started = Instant::now();
+            for page in 0..PAGES {
+                let at = random.next() % (size / 4096);
+                from.copy_to(at as usize * 4096, &to, target(round, page), 4096)?;
+            }
+            slices.push(started.elapsed().as_nanos() as f64 / PAGES as f64);
+        }
+        Ok(quartile(slices))
+    }
+
     /// Nanoseconds to copy 4 KiB that the other core has written just before.
     pub(crate) fn copy(&self) -> anyhow::Result<f64> {
         let turn = Arc::new(Line(AtomicU64::new(0)));
-        let (from, to) = (HostMemory::allocate(PAGES * 4096)?, HostMemory::allocate(PAGES * 4096)?);
+        let (from, to) = (written(PAGES * 4096)?, written(TARGETS * 4096)?);
         let (other, written, server) = (turn.clone(), from.clone(), self.server);
         let writing = std::thread::spawn(move || -> anyhow::Result<()> {
             Self::pin(server)?;
@@ -100,7 +149,7 @@ impl Cores {
             }
             let started = Instant::now();
             for page in 0..PAGES {
-                from.copy_to(page * 4096, &to, page * 4096, 4096)?;
+                from.copy_to(page * 4096, &to, target(round as usize, page), 4096)?;
             }
             slices.push(started.elapsed().as_nanos() as f64 / PAGES as f64);
             turn.0.store(2 * round + 2, Ordering::Release);

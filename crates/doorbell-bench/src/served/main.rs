@@ -12,7 +12,7 @@ use std::io::Write;
 use clap::Parser;
 use comfy_table::{Cell, CellAlignment, Table};
 
-use client::{Backing, Client};
+use client::{Backing, Client, LARGE, SMALL};
 use cores::Cores;
 
 /// Random 4 KiB reads from a server on another core, in round trips of a cache line.
@@ -31,9 +31,12 @@ struct Arguments {
     /// The server's core.
     #[arg(long, default_value_t = 1)]
     server: usize,
-    /// Just this many in flight, on the null namespace, with nothing measured: for a profiler.
+    /// Just this many in flight, on a null namespace, with nothing measured: for a profiler.
     #[arg(long)]
     profile: Option<usize>,
+    /// That on a RAM namespace of so many bytes.
+    #[arg(long, requires = "profile")]
+    ram: Option<u64>,
 }
 
 const IN_FLIGHT: [usize; 3] = [1, 32, 128];
@@ -42,23 +45,28 @@ fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let cores = Cores { client: arguments.client, server: arguments.server };
     if let Some(in_flight) = arguments.profile {
-        let mut client = Client::start(&cores, Backing::Null)?;
+        let mut client = Client::start(&cores, arguments.ram.map_or(Backing::Null, Backing::Ram))?;
         client.read(in_flight, arguments.ios);
         return Ok(());
     }
-    let mut clients = [Client::start(&cores, Backing::Null)?, Client::start(&cores, Backing::Ram)?];
+    let backings = [Backing::Null, Backing::Ram(SMALL), Backing::Ram(LARGE)];
+    let mut clients =
+        backings.map(|backing| Client::start(&cores, backing)).into_iter().collect::<Result<Vec<_>, _>>()?;
     // To be warm.
     for client in &mut clients {
         client.read(32, arguments.ios.min(100_000));
     }
-    let mut rows =
-        vec![Row::new("a cache line's round trip", None), Row::new("a copy of 4 KiB that the other core wrote", None)];
+    let mut rows = vec![
+        Row::new("a cache line's round trip", None),
+        Row::new("a copy of 4 KiB that the other core wrote", None),
+        Row::new("a copy of 4 KiB at random out of 65536 KiB", None),
+    ];
     for client in &clients {
         rows.extend(IN_FLIGHT.map(|in_flight| Row::new(client.backing.name(), Some(in_flight))));
     }
     for _ in 0..arguments.runs {
         let round_trip = cores.round_trip()?;
-        let mut measured = vec![round_trip, cores.copy()?];
+        let mut measured = vec![round_trip, cores.copy()?, cores.copy_at_random(LARGE)?];
         for client in &mut clients {
             for in_flight in IN_FLIGHT {
                 // Fewer alone: each takes as long as many together.
@@ -76,15 +84,15 @@ fn main() -> anyhow::Result<()> {
 }
 
 struct Row {
-    what: &'static str,
+    what: String,
     in_flight: Option<usize>,
     nanoseconds: Vec<f64>,
     round_trips: Vec<f64>,
 }
 
 impl Row {
-    fn new(what: &'static str, in_flight: Option<usize>) -> Self {
-        Self { what, in_flight, nanoseconds: Vec::new(), round_trips: Vec::new() }
+    fn new(what: impl Into<String>, in_flight: Option<usize>) -> Self {
+        Self { what: what.into(), in_flight, nanoseconds: Vec::new(), round_trips: Vec::new() }
     }
 }
 
@@ -99,7 +107,7 @@ fn print(rows: &mut [Row]) -> anyhow::Result<()> {
         let (least, most) = (row.round_trips[0], row.round_trips[row.round_trips.len() - 1]);
         let number = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
         table.add_row([
-            Cell::new(row.what),
+            Cell::new(&row.what),
             number(row.in_flight.map_or(String::new(), |in_flight| in_flight.to_string())),
             number(format!("{:.2}", median(&row.round_trips))),
             number(format!("{least:.2}..{most:.2}")),
