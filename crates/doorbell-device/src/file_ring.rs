@@ -53,9 +53,26 @@ impl FileRing {
         Ok(Self { ring, file, slots, free, ended })
     }
 
-    /// Signalled when something has ended.
+    /// Signalled when something has ended, if that is [wanted](Self::signal).
     pub fn ended(&self) -> &Interrupt {
         &self.ended
+    }
+
+    /// Whether what ends from now on is to be signalled. What has ended before may not have been.
+    pub fn signal(&mut self, wanted: bool) {
+        if wanted {
+            self.ring.completion().enable_eventfd();
+            // The kernel adds what has ended, then looks whether to signal it; this says that it is to, then looks for what
+            // has ended. One of the two sees the other.
+            crate::mb();
+        } else {
+            self.ring.completion().disable_eventfd();
+        }
+    }
+
+    /// Whether something has ended that was not taken.
+    pub fn has_ended(&mut self) -> bool {
+        !self.ring.completion().is_empty()
     }
 
     /// Whether another operation can be taken.

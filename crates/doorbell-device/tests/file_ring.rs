@@ -90,3 +90,25 @@ fn a_ring_that_goes_waits_for_what_is_under_way() {
     memory.read_at((8 << 20) - 1, &mut last).unwrap();
     assert_eq!(last, [5]);
 }
+
+#[test]
+fn what_ends_is_signalled_when_that_is_wanted() {
+    let Some((_file, mut ring)) = file(1 << 20) else { return };
+    let memory = HostMemory::allocate(0x1000).unwrap();
+    let end = |ring: &mut FileRing| {
+        ring.read(1, 0, &[(memory.clone(), 0, 512)]).unwrap();
+        ring.submit().unwrap();
+        while !ring.has_ended() {
+            std::thread::yield_now();
+        }
+    };
+    ring.signal(false);
+    end(&mut ring);
+    assert_eq!(ring.ended().take(), 0);
+    ring.signal(true);
+    // What had ended before is there to be seen, not to be signalled.
+    assert!(ring.has_ended() && ring.ended().take() == 0);
+    ring.take_ended().unwrap().1.unwrap();
+    end(&mut ring);
+    assert_eq!(ring.ended().take(), 1);
+}

@@ -298,6 +298,10 @@ impl SoftController for Controller {
     fn set_waker(&mut self, waker: Waker) {
         self.lanes.set_waker(waker);
     }
+
+    fn fall_asleep(&mut self) -> bool {
+        self.lanes.sleep()
+    }
 }
 
 /// For whoever serves a controller whose storage finishes later.

@@ -9,7 +9,8 @@ use crate::transfer::{Extent, FromHost, ToHost};
 /// A controller's own way into storage that finishes operations later: given by [`Backend::lane`](crate::Backend::lane).
 ///
 /// It is only called by the controller, which is not reentrant; what works for it elsewhere wakes the controller by the
-/// waker that it was made with, once for anything that [`poll`](Self::poll) can then hand over. Operations may be carried out
+/// waker that it was made with, once for anything that [`poll`](Self::poll) can then hand over, at least while the controller
+/// [sleeps](Self::sleep). Operations may be carried out
 /// in any order, and each is to end, however the storage fares: until then a controller that is reset is not ready again.
 pub trait Lane: Send {
     /// Takes an operation, which has been checked against the namespace. Nothing needs to happen before the next
@@ -22,6 +23,12 @@ pub trait Lane: Send {
     /// Sends off what was taken, and adds to `ended` what has ended. From then on an operation touches the host's memory
     /// no more.
     fn poll(&mut self, ended: &mut Vec<Ended>);
+
+    /// Whether the controller sleeps from now on, and is to be woken, or polls by itself. Says whether something has ended
+    /// that `poll` would hand over. For storage whose wake-ups cost something; others always wake.
+    fn sleep(&mut self, _asleep: bool) -> bool {
+        false
+    }
 
     /// Memory at these addresses is taken away from the controller; no operation that is submitted after names it. Gives
     /// up what is kept of it for later, such as a registration. Says whether that is done already; otherwise it ends

@@ -343,10 +343,10 @@ impl Served {
     }
 
     /// Sleeps until something happens, but for no longer than this.
-    fn sleep(&self, timeout: Option<Duration>) {
+    fn sleep(&mut self, timeout: Option<Duration>) {
         // Either this is seen by who calls, or the call is seen here.
         self.shared.asleep.store(true, Ordering::SeqCst);
-        if !self.shared.called.swap(false, Ordering::SeqCst) {
+        if !self.controller.fall_asleep() && !self.shared.called.swap(false, Ordering::SeqCst) {
             self.wait(timeout);
         }
         self.shared.asleep.store(false, Ordering::SeqCst);

@@ -56,9 +56,15 @@ pub trait SoftController: Send + 'static {
         true
     }
 
-    /// Who is to be woken when there is something to do that no doorbell tells of. It may be woken in
-    /// [`run`](Self::run) too.
+    /// Who is to be woken when there is something to do that no doorbell tells of, while it
+    /// [sleeps](Self::fall_asleep). It may be woken at other times too.
     fn set_waker(&mut self, _waker: Waker) {}
+
+    /// Whoever runs this is going to sleep: from now until the next run, what there is to do wakes it. True if there is
+    /// something already, so that it is not to sleep. Who is awake looks by itself, and is not to be bothered.
+    fn fall_asleep(&mut self) -> bool {
+        false
+    }
 }
 
 /// What a [`SoftController`] reaches of its host.

@@ -173,7 +173,8 @@ impl<C: SoftController> Shared<C> {
         let now = self.now();
         self.alarmed.store(false, Ordering::SeqCst);
         let activity = self.run_until(controller, now, || true);
-        if activity.worked || self.is_stopped() || self.alarmed.load(Ordering::SeqCst) {
+        let is_called = controller.fall_asleep() || self.alarmed.load(Ordering::SeqCst);
+        if activity.worked || self.is_stopped() || is_called {
             return Err(());
         }
         Ok(activity.wake_at.map_or(SLEEP, |at| at.saturating_sub(now).min(SLEEP)))

@@ -25,6 +25,8 @@ pub(crate) struct Lanes {
     slots: Vec<Option<Slot>>,
     free: Vec<u32>,
     outstanding: u32,
+    /// The controller is asleep, and is woken.
+    asleep: bool,
     next: u64,
     ended: Vec<Ended>,
     /// What has ended, for the host to be told.
@@ -77,6 +79,7 @@ impl Default for Lanes {
             slots: Vec::new(),
             free: Vec::new(),
             outstanding: 0,
+            asleep: false,
             next: 0,
             ended: Vec::new(),
             finished: VecDeque::new(),
@@ -203,9 +206,28 @@ impl Lanes {
         self.outstanding > 0 && self.poll_all()
     }
 
+    /// The controller falls asleep. Says whether something has ended, so that it should not.
+    pub(crate) fn sleep(&mut self) -> bool {
+        if self.outstanding == 0 {
+            return false;
+        }
+        self.asleep = true;
+        let mut any = false;
+        for entry in &mut self.entries {
+            any |= entry.lane.sleep(true);
+        }
+        any
+    }
+
     #[inline(never)]
     fn poll_all(&mut self) -> bool {
         let mut any = false;
+        if self.asleep {
+            self.asleep = false;
+            for entry in &mut self.entries {
+                entry.lane.sleep(false);
+            }
+        }
         let mut gone = false;
         let mut ended = std::mem::take(&mut self.ended);
         for index in 0..self.entries.len() {

@@ -59,7 +59,8 @@ type Own = Box<dyn FnOnce(&File) -> Result<(), Status> + Send>;
 
 impl RingLane {
     pub(super) fn new(file: &Arc<File>, claims: &Arc<Claims>, waker: Waker) -> Result<Self, DeviceError> {
-        let ring = FileRing::new(file.clone(), DEPTH)?;
+        let mut ring = FileRing::new(file.clone(), DEPTH)?;
+        ring.signal(false);
         let watch = Watch::start(ring.ended().clone(), waker.clone())?;
         let (jobs, free, waiting, ended) = (Vec::new(), Vec::new(), VecDeque::new(), Vec::new());
         Ok(Self { ring, file: file.clone(), claims: claims.clone(), waker, jobs, free, waiting, ended, _watch: watch })
@@ -218,6 +219,11 @@ impl Lane for RingLane {
             _ => return Err(Status::INVALID_COMMAND_OPCODE),
         }
         Ok(())
+    }
+
+    fn sleep(&mut self, asleep: bool) -> bool {
+        self.ring.signal(asleep);
+        !self.ended.is_empty() || self.ring.has_ended()
     }
 
     fn poll(&mut self, ended: &mut Vec<Ended>) {
