@@ -140,6 +140,28 @@ fn q4_every_mode_works_with_every_kind_of_interrupt() {
     }
 }
 
+#[test]
+fn q4_where_there_are_no_threads_a_task_polls() {
+    let bench = Bench::new();
+    for (vectors, mode) in [(0, CompletionMode::Interrupt), (0, CompletionMode::Adaptive), (2, CompletionMode::Polling)]
+    {
+        let options = bench.options(ControllerConfig { vectors, ..ControllerConfig::default() }).completion(mode);
+        let driver = bench.run(options.open()).expect("the controller comes up");
+        let namespace = bench.run(driver.namespace(1)).expect("namespace 1");
+        let (wrote, begun) = (pattern(7, 4096), bench.world.now());
+        let mut read = vec![0; 4096];
+        bench.run(namespace.write_slice(0, 0, false, &wrote)).expect("written");
+        bench.run(namespace.read_slice(1, 0, &mut read)).expect("read");
+        assert!(read == wrote, "{mode:?}");
+        assert!(bench.world.now() - begun < Duration::from_millis(50), "{mode:?}: looked for soon enough");
+        assert_eq!(driver.inspect().controller.completion, "polling");
+        drop(namespace);
+        bench.run(driver.shutdown());
+        bench.world.settle();
+        assert_eq!(bench.world.runtime().task_count(), 0, "{mode:?}");
+    }
+}
+
 /// Ready at a time, on a thread of its own.
 pub(crate) async fn async_deadline(at: Instant) {
     let mut started = false;

@@ -114,11 +114,9 @@ pub(crate) async fn bring_up(mut options: DriverOptions) -> Result<Arc<Core>, Dr
                 buffers: Arc::default(),
                 options,
             });
-            let gentle = core.options.completion != CompletionMode::Polling;
             if completion == CompletionMode::Polling
-                && let Err(source) = service::start_poller(core.polled.clone(), stop, gentle)
+                && let Err(source) = core.start_polling()
             {
-                let source = doorbell_device::DeviceError::Io { what: "starting a thread", source };
                 core.take_down(false).await;
                 return Err(DriverError::device("setting up polling")(source));
             }

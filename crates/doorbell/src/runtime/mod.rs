@@ -36,7 +36,8 @@ pub trait Runtime: Send + Sync + 'static {
     /// If the interrupt cannot be waited for.
     fn watch(&self, interrupt: Interrupt) -> io::Result<Box<dyn InterruptWatch>>;
 
-    /// Whether the driver may start threads that poll, where it was asked to: not where time is virtual.
+    /// Whether the driver may start threads that poll, where it was asked to: not where time is virtual. A background
+    /// task looks now and then instead.
     fn has_threads(&self) -> bool {
         true
     }

@@ -181,6 +181,19 @@ impl Core {
         Ok(self.adaptive.get_or_init(|| adaptive).clone())
     }
 
+    /// Starts what looks at the queues that have no interrupt: a thread, or, where there are none, a task that pauses between
+    /// two looks.
+    pub(in crate::driver) fn start_polling(&self) -> Result<(), DeviceError> {
+        if !self.options.runtime.has_threads() {
+            self.serve("I/O completions", self.polled.clone(), None);
+            return Ok(());
+        }
+        // A thread that was not asked for leaves others the CPU.
+        let gentle = self.options.completion != CompletionMode::Polling;
+        service::start_poller(self.polled.clone(), self.stop.clone(), gentle)
+            .map_err(|source| DeviceError::Io { what: "starting a thread", source })
+    }
+
     /// Starts the task that looks at queues.
     pub(in crate::driver) fn serve(&self, name: &'static str, queues: Arc<Served>, watch: Option<Watched>) {
         let task = service::serve(queues, watch, self.options.runtime.clone(), self.stop.clone());

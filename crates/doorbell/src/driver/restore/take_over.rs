@@ -3,7 +3,6 @@
 use std::fmt;
 use std::sync::Arc;
 
-use doorbell_device::DeviceError;
 use nvme_spec::AdminOpcode;
 
 use super::{RestoreError, Restored};
@@ -12,7 +11,7 @@ use crate::driver::core::Core;
 use crate::driver::inherited::{Inherited, InheritedCommand};
 use crate::driver::issuers::Attendance;
 use crate::driver::options::CompletionMode;
-use crate::driver::service::{self, Watched};
+use crate::driver::service::Watched;
 use crate::error::DriverError;
 use crate::memory::GuestMemory;
 use crate::queue::{Adopted, QueuePair, Token};
@@ -56,10 +55,7 @@ impl Prepared {
             return Err(RestoreError::NotAsLeft(format!("it is not running (CSTS {:#x})", u32::from(csts))));
         }
         if core.completion == CompletionMode::Polling {
-            let gentle = false;
-            service::start_poller(core.polled.clone(), core.stop.clone(), gentle).map_err(|source| {
-                DriverError::device("setting up polling")(DeviceError::Io { what: "starting a thread", source })
-            })?;
+            core.start_polling().map_err(DriverError::device("setting up polling"))?;
         }
         self.taken = true;
 
