@@ -48,6 +48,8 @@ impl Run {
             Action::Remove(namespace, reset) => self.remove(namespace.into(), reset)?,
             Action::Inspect(host) => self.inspect(host.into()),
             Action::Save(host, steps, give) => self.save(host.into(), steps, give),
+            // Counted as what came of the wish.
+            Action::Reserve(at, wish, which) => return self.reserve(at, wish, which, dropped),
         };
         if done {
             self.tally.action(name);
@@ -339,6 +341,7 @@ impl Run {
                 disk.storage.lose_power(&mut self.rng);
             }
             disk.model.power_lost(now, oldest);
+            disk.agreements.power_lost(now);
         }
         self.hosts.iter_mut().for_each(|host| host.blame.disturbed = true);
         true

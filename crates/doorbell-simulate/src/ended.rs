@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use doorbell::{DriverError, ErrorClass, NamespaceError, RequestError};
+use doorbell::{DriverError, ErrorClass, NamespaceError, RequestError, ReservationReport};
 use nvme_spec::Status;
 
 use crate::model::{Tick, stamp_of};
@@ -21,6 +21,7 @@ impl Run {
             },
             Done::Opened(result) => self.opened(operation.host, result),
             Done::Attached(result) => self.attached(&operation, result),
+            Done::Reserved(result) => self.reservation_ended(operation, result),
             Done::Ended => {
                 self.tally.outcome(&format!("{}: done", operation.what.name()));
                 Ok(())
@@ -108,13 +109,14 @@ impl Run {
         };
         self.hosts[host].free_pages.extend(pages);
         self.copied.retain(|(copy, ..)| *copy != id);
-        self.failed += u64::from(result.is_err());
-        let outcome = match &result {
-            Ok(()) => "done".to_owned(),
-            Err(error) => shown(error),
+        let kept_out = match (&result, what.group()) {
+            (Ok(()), Some(group)) => self.was_allowed(host, disk, group, start).map(|()| false)?,
+            (Err(error), Some(group)) => self.is_kept_out(host, disk, group, start, error),
+            (_, None) => false,
         };
-        self.tally.outcome(&format!("{name}: {outcome}"));
-        self.note(crate::rng::mix(outcome.len() as u64));
+        // A reservation is no sign that a controller is not well.
+        self.failed += u64::from(result.is_err() && !kept_out);
+        self.told_of(name, result.as_ref().err());
 
         let model = &mut self.disks[disk].model;
         let acknowledged = result.is_ok();
@@ -181,13 +183,48 @@ impl Run {
             _ => {}
         }
         match result {
-            Err(error) if !self.permits(host, &what, &error) => failure(
+            Err(error) if !kept_out && !self.permits(host, &what, &error) => failure(
                 "error",
                 format!(
                     "host {host}: a {name} failed with `{error}`, for which there is no reason: {:?}",
                     self.hosts[host].blame
                 ),
             ),
+            _ => Ok(()),
+        }
+    }
+
+    /// Counts what came of an operation.
+    fn told_of(&mut self, name: &str, error: Option<&RequestError>) {
+        let outcome = error.map_or("done".to_owned(), shown);
+        self.tally.outcome(&format!("{name}: {outcome}"));
+        self.note(crate::rng::mix(outcome.len() as u64));
+    }
+
+    fn reservation_ended(
+        &mut self,
+        operation: Operation,
+        result: Result<Option<ReservationReport>, RequestError>,
+    ) -> Check {
+        if matches!(result, Err(RequestError::HandedOver)) {
+            return self.crossed_over(operation);
+        }
+        let Operation { id, host, disk, ref what, .. } = operation;
+        let What::Reserve(demand) = *what else { return Ok(()) };
+        self.told_of(what.name(), result.as_ref().err());
+        let possible = self.reserved(id, disk, demand, &result)?;
+        match result {
+            Err(error) if !possible => {
+                self.failed += 1;
+                if self.hosts[host].permits(&error) {
+                    return Ok(());
+                }
+                let (blame, agreements) = (&self.hosts[host].blame, &self.disks[disk].agreements);
+                let text = format!(
+                    "host {host}: {demand:?} failed with `{error}`, for which there is no reason: {blame:?}, {agreements:#?}"
+                );
+                failure("reservation", text)
+            }
             _ => Ok(()),
         }
     }

@@ -9,6 +9,7 @@ use std::task::{Context, Poll, Waker};
 use doorbell::{ErrorClass, InheritedCommand, InheritedResult, RequestError, Restored, Saved};
 use nvme_spec::Status;
 
+use crate::agreement::Group;
 use crate::model::Tick;
 use crate::operation::{self, Crossed, Operation, What};
 use crate::run::{Check, Run, failure};
@@ -134,9 +135,17 @@ impl Run {
             (Err(_), _) => "failed",
         };
         self.tally.outcome(&format!("claimed: {outcome}"));
+        if let (Ok(_), Some(crossed)) = (&result.completion, &crossed) {
+            self.was_allowed(host, crossed.disk, crossed.group(), crossed.start)?;
+        }
+        let kept_out = |error: &RequestError, crossed: &Option<Crossed>| match crossed {
+            Some(crossed) => self.is_kept_out(host, crossed.disk, crossed.group(), crossed.start, error),
+            None => self.setup.reservations && is_of_reservations(error),
+        };
         match (result.completion, crossed) {
             // Nobody knows what it was to compare.
             (Err(error), None) if differs(&error) => Ok(()),
+            (Err(error), crossed) if kept_out(&error, &crossed) => Ok(()),
             // Nobody held its namespace any more when the controller was reset, so it was not sent again.
             (Err(error), _)
                 if self.hosts[host].blame.disturbed && error.status() == Some(Status::INVALID_NAMESPACE_OR_FORMAT) =>
@@ -169,12 +178,29 @@ impl Run {
     }
 }
 
+/// What only who knows the command can judge.
+fn is_of_reservations(error: &RequestError) -> bool {
+    let any = [
+        Status::RESERVATION_CONFLICT,
+        Status::ABORTED_PREEMPT_AND_ABORT,
+        // A report in the form that this host is not known by.
+        Status::HOST_IDENTIFIER_INCONSISTENT_FORMAT,
+        // A key that means something else, or nothing.
+        Status::INVALID_FIELD_IN_COMMAND,
+    ];
+    error.status().is_some_and(|status| any.contains(&status))
+}
+
 fn differs(error: &RequestError) -> bool {
     let halves = [Status::ABORTED_MISSING_FUSED, Status::ABORTED_FAILED_FUSED];
     error.class() == ErrorClass::Miscompare || error.status().is_some_and(|status| halves.contains(&status))
 }
 
 impl Crossed {
+    fn group(&self) -> Group {
+        if self.writes { Group::Write } else { Group::Read }
+    }
+
     /// Whether this command is all of the operation.
     fn is(&self, command: &InheritedCommand) -> bool {
         command.blocks() == Some((self.lba, self.blocks as u32))

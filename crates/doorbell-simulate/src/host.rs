@@ -10,6 +10,7 @@ use doorbell_device::{Access, Device, HostMemory};
 use doorbell_emulator::{Controller, ControllerConfig, SglSupport, Subsystem};
 use doorbell_sim::World;
 
+use crate::agreement::host_id;
 use crate::blame::Blame;
 use crate::fault::{Kind, Planted};
 use crate::handover::Held;
@@ -98,7 +99,7 @@ impl Host {
             .shutdown_timeout(Duration::from_secs(1))
             .recovery(recovery)
             .retries(Retries::default().times(setup.retries))
-            .host_id(HostId::Short([index as u8 + 1; 8]))
+            .host_id(HostId::Short(host_id(index)))
     }
 
     /// What has struck of the faults that were put in.

@@ -5,6 +5,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool")]
 
 mod act;
+mod agreement;
 mod blame;
 mod ended;
 mod fault;
@@ -14,6 +15,7 @@ mod model;
 mod operation;
 mod quiet;
 mod report;
+mod reserve;
 mod rng;
 mod run;
 mod scenario;

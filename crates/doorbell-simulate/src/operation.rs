@@ -9,10 +9,13 @@ use std::time::Duration;
 
 use doorbell::{
     DmaBuffer, DriverError, DriverOptions, GuestMemory, InheritedCommand, InheritedResult, LbaRange, Namespace,
-    NamespaceError, NvmeDriver, PagedRange, RequestError, ShutdownMode,
+    NamespaceError, NvmeDriver, PagedRange, RequestError, ReservationReport, ShutdownMode,
 };
+use nvme_spec::reservation::{AcquireAction, RegisterAction, ReleaseAction, ReservationType};
 
+use crate::agreement::{Demand, Group};
 use crate::model::Tick;
+use crate::reserve::Wish;
 use crate::scenario::Dropped;
 
 /// What came of an operation.
@@ -21,6 +24,7 @@ pub(crate) enum Done {
     Opened(Result<NvmeDriver, DriverError>),
     Attached(Result<Namespace, NamespaceError>),
     Claimed(Box<InheritedResult>),
+    Reserved(Result<Option<ReservationReport>, RequestError>),
     Ended,
 }
 
@@ -53,6 +57,7 @@ pub(crate) enum What {
     },
     Flush,
     Verify,
+    Reserve(Demand),
     Open,
     Attach {
         namespace: usize,
@@ -87,12 +92,22 @@ impl What {
             Self::Copy { .. } => "copy",
             Self::Flush => "flush",
             Self::Verify => "verify",
+            Self::Reserve(demand) => reservation(*demand),
             Self::Open => "open",
             Self::Attach { .. } => "attach",
             Self::Reset => "reset",
             Self::Unregister => "unregister",
             Self::Shutdown => "shutdown",
             Self::Claimed(_) => "claimed",
+        }
+    }
+
+    /// What a reservation must allow its host.
+    pub(crate) fn group(&self) -> Option<Group> {
+        match self {
+            Self::Read { .. } | Self::Compare { .. } | Self::Verify => Some(Group::Read),
+            Self::Write { .. } | Self::CompareAndWrite { .. } | Self::Copy { .. } | Self::Flush => Some(Group::Write),
+            _ => None,
         }
     }
 
@@ -265,5 +280,46 @@ pub(crate) fn shutdown(driver: Arc<NvmeDriver>) -> Running {
     Box::pin(async move {
         driver.end(ShutdownMode::Reset).await;
         Done::Ended
+    })
+}
+
+/// The kind of a reservation command, for counting.
+pub(crate) fn reservation(demand: Demand) -> &'static str {
+    match demand {
+        Demand::Register { .. } => Wish::Register,
+        Demand::Replace { .. } => Wish::Replace,
+        Demand::Unregister { .. } => Wish::Unregister,
+        Demand::Acquire { .. } => Wish::Acquire,
+        Demand::Preempt { abort: false, .. } => Wish::Preempt,
+        Demand::Preempt { abort: true, .. } => Wish::PreemptAndAbort,
+        Demand::Release { .. } => Wish::Release,
+        Demand::Clear { .. } => Wish::Clear,
+        Demand::Report => Wish::Report,
+    }
+    .name()
+}
+
+pub(crate) fn reserve(t: Target, demand: Demand) -> Running {
+    let (namespace, cpu) = (t.namespace, t.cpu);
+    Box::pin(async move {
+        let register = |action, own, key, persist| namespace.reservation_register(cpu, action, own, key, persist);
+        let release = |action, own, kind| namespace.reservation_release(cpu, action, own, kind);
+        let acquire = |action, own, other, kind| namespace.reservation_acquire(cpu, action, own, other, kind);
+        let result = match demand {
+            Demand::Register { key, persist } => register(RegisterAction::REGISTER, Some(0), key, persist).await,
+            Demand::Replace { own, key } => register(RegisterAction::REPLACE, own, key, None).await,
+            Demand::Unregister { own } => register(RegisterAction::UNREGISTER, Some(own), 0, None).await,
+            Demand::Acquire { own, kind } => acquire(AcquireAction::ACQUIRE, own, 0, kind).await,
+            Demand::Preempt { own, other, kind, abort: false } => {
+                acquire(AcquireAction::PREEMPT, own, other, kind).await
+            }
+            Demand::Preempt { own, other, kind, abort: true } => {
+                acquire(AcquireAction::PREEMPT_AND_ABORT, own, other, kind).await
+            }
+            Demand::Release { own, kind } => release(ReleaseAction::RELEASE, own, kind).await,
+            Demand::Clear { own } => release(ReleaseAction::CLEAR, own, ReservationType::NONE).await,
+            Demand::Report => return Done::Reserved(namespace.reservation_report_extended(cpu).await.map(Some)),
+        };
+        Done::Reserved(result.map(|()| None))
     })
 }

@@ -36,6 +36,7 @@ impl Run {
         let now = self.tick();
         for disk in &mut self.disks {
             disk.model.all_ended(now);
+            disk.agreements.all_ended(now);
         }
         self.copied.clear();
         for host in &mut self.hosts {

@@ -78,4 +78,10 @@ const OUTCOMES: &[&str] = &[
     "save: handed over",
     "save: gone on with",
     "claimed: done",
+    "read: Reservation Conflict (0h/83h)",
+    "write: Reservation Conflict (0h/83h)",
+    "reservation: acquire: done",
+    "reservation: acquire: Reservation Conflict (0h/83h)",
+    "reservation: preempt: done",
+    "reservation: release: done",
 ];

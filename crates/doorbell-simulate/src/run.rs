@@ -9,6 +9,7 @@ use doorbell_emulator::{NamespaceConfig, Storage, Subsystem};
 use doorbell_sim::World;
 use nvme_spec::identify::NamespaceIds;
 
+use crate::agreement::Agreements;
 use crate::host::Host;
 use crate::model::{Model, Tick};
 use crate::operation::{self, Flag, Operation, Running, What};
@@ -49,6 +50,7 @@ pub(crate) fn failure<T>(kind: &'static str, text: impl Into<String>) -> Check<T
 pub(crate) struct DiskState {
     pub(crate) storage: Disk,
     pub(crate) model: Model,
+    pub(crate) agreements: Agreements,
     pub(crate) blocks: u64,
 }
 
@@ -80,6 +82,11 @@ pub(crate) fn run(scenario: &Scenario, tell: bool) -> Result<Outcome, Failure> {
     }
     run.finish()?;
     run.tally.seeds = 1;
+    let kinds = [
+        ("a seed with hosts that reserve", run.setup.reservations),
+        ("a seed without interrupts", run.setup.vectors == 0),
+    ];
+    kinds.iter().filter(|(_, is)| *is).for_each(|(name, _)| run.tally.action(name));
     run.tally.virtual_seconds = run.world.now().as_secs();
     Ok(Outcome { tally: run.tally.clone(), hash: run.hash })
 }
@@ -134,13 +141,15 @@ impl Run {
     pub(crate) fn add_disk(&mut self, namespace: usize) -> Check {
         let storage = Disk::new(self.setup.blocks, self.setup.block_size);
         let model = Model::new(self.setup.blocks, self.setup.volatile_cache);
-        self.disks.push(DiskState { storage, model, blocks: self.setup.blocks });
+        self.disks.push(DiskState { storage, model, agreements: Agreements::new(), blocks: self.setup.blocks });
         self.insert_disk(namespace, self.disks.len() - 1)
     }
 
     pub(crate) fn insert_disk(&mut self, namespace: usize, disk: usize) -> Check {
         let config = self.namespace_config(namespace, disk);
         self.present[namespace] = Some(disk);
+        let now = self.tick();
+        self.disks[disk].agreements.begin_anew(now);
         match self.subsystem.add_namespace(config) {
             Ok(_) => Ok(()),
             Err(error) => failure("setup", error.to_string()),

@@ -6,6 +6,7 @@ use std::fmt;
 use doorbell::CompletionMode;
 
 use crate::fault::Kind;
+use crate::reserve::Wish;
 use crate::rng::Rng;
 
 /// Everything there is, before anything happens.
@@ -32,6 +33,8 @@ pub(crate) struct Setup {
     pub(crate) latency_us: u64,
     pub(crate) ready_ms: u64,
     pub(crate) in_flight: usize,
+    /// Hosts send reservation commands.
+    pub(crate) reservations: bool,
     /// One step in so many is none of I/O.
     pub(crate) trouble: u64,
 }
@@ -94,6 +97,8 @@ pub(crate) enum Action {
     Inspect(u8),
     /// Held still for so many steps; then another driver goes on, or the same.
     Save(u8, u8, bool),
+    /// A reservation command; the number decides what the wish leaves open.
+    Reserve(At, Wish, u16),
 }
 
 /// An action, and how much of the rest of the world runs after it.
@@ -136,16 +141,16 @@ impl Scenario {
 impl Setup {
     fn draw(rng: &mut Rng) -> Self {
         let block_size = rng.pick(&[512, 512, 4096, 4096, 8192]);
+        let hosts = rng.pick(&[1, 1, 1, 2, 3]);
         Self {
-            hosts: rng.pick(&[1, 1, 1, 2, 3]),
+            hosts,
             namespaces: rng.pick(&[1, 1, 2, 3]),
             blocks: rng.pick(&[16, 32, 64]),
             block_size,
             cpus: rng.pick(&[1, 2, 4]),
             depth: rng.pick(&[1, 2, 4, 8, 32]),
             queue_pairs: rng.pick(&[1, 2, 64]),
-            // Without any, a thread of the driver polls, in real time.
-            vectors: rng.pick(&[1, 2, 3, 65]),
+            vectors: rng.pick(&[0, 1, 2, 3, 65]),
             mdts: rng.pick(&[0, 1, 2, 5]).max(u8::from(block_size > 4096)),
             sgl: rng.one_in(2),
             always_bounce: rng.one_in(4),
@@ -155,6 +160,7 @@ impl Setup {
                 CompletionMode::Interrupt,
                 CompletionMode::Adaptive,
                 CompletionMode::CallerPolls,
+                CompletionMode::Polling,
             ]),
             volatile_cache: rng.one_in(2),
             resets: rng.pick(&[0, 1, 3, 100, 100, 100]),
@@ -164,6 +170,7 @@ impl Setup {
             latency_us: rng.pick(&[0, 0, 10, 100]),
             ready_ms: rng.pick(&[0, 0, 20]),
             in_flight: rng.pick(&[1, 4, 16, 48]),
+            reservations: hosts > 1 && rng.one_in(2),
             trouble: rng.pick(&[8, 20, 50, 200]),
         }
     }
@@ -184,7 +191,7 @@ impl At {
 
 impl Step {
     fn draw(rng: &mut Rng, setup: &Setup) -> Self {
-        let action = if rng.one_in(setup.trouble) { Action::trouble(rng) } else { Action::io(rng) };
+        let action = if rng.one_in(setup.trouble) { Action::trouble(rng) } else { Action::io(rng, setup) };
         let when = rng.below(4) as u8;
         let dropped = rng.pick(&[Dropped::After(when.max(1)), Dropped::Woken(when)]);
         let dropped = rng.one_in(12).then_some(dropped);
@@ -193,8 +200,11 @@ impl Step {
 }
 
 impl Action {
-    fn io(rng: &mut Rng) -> Self {
+    fn io(rng: &mut Rng, setup: &Setup) -> Self {
         let at = At::draw(rng);
+        if setup.reservations && rng.one_in(20) {
+            return Self::Reserve(at, rng.pick(Wish::ALL), rng.next() as u16);
+        }
         let path = rng.pick(&[Path::Slice, Path::Guest, Path::Guest, Path::Buffer]);
         match rng.below(32) {
             0..13 => Self::Read(at, path),
@@ -263,6 +273,17 @@ impl Action {
         "namespace goes or comes, with an event",
         "inspected",
         "driver saved",
+        "reservation: register",
+        "reservation: replace the key",
+        "reservation: unregister",
+        "reservation: acquire",
+        "reservation: preempt",
+        "reservation: preempt and abort",
+        "reservation: release",
+        "reservation: clear",
+        "reservation: report",
+        "a seed with hosts that reserve",
+        "a seed without interrupts",
     ];
 
     /// Its kind, for counting.
@@ -297,6 +318,7 @@ impl Action {
             Self::Remove(_, false) => "namespace goes or comes, with an event",
             Self::Inspect(_) => "inspected",
             Self::Save(..) => "driver saved",
+            Self::Reserve(_, wish, _) => wish.name(),
         }
     }
 }

@@ -627,6 +627,35 @@ fn f5_a_new_handle_does_not_inherit_what_an_old_one_had_in_flight() {
 }
 
 #[test]
+fn f5_a_new_handle_that_does_not_come_about_lets_nothing_of_the_old_one_through() {
+    let bench = own();
+    let second = bench.subsystem.add_namespace(NamespaceConfig::ram(1 << 20)).expect("namespace 2");
+    let Up { bench, device, driver, namespace } = up(bench);
+    let _second = bench.run(driver.namespace(second)).expect("namespace 2");
+    let set_faults = |plan| device.with_controller(|controller| controller.set_faults(plan));
+    set_faults(FaultPlan::on(CommandMatch::io(NvmOpcode::READ.0).times(1), Fault::Fatal));
+    let mut bytes = vec![0; 4096];
+    let read = bench.run(async {
+        let mut read = pin!(namespace.read_slice(0, 0, &mut bytes));
+        assert!(poll_once(&mut read).await.is_none());
+        bench.world.sleep(Duration::from_millis(1)).await;
+        bench.subsystem.remove_namespace(1).expect("removed");
+        let another = NamespaceConfig { nsid: Some(1), ..NamespaceConfig::ram(16 << 20) };
+        bench.subsystem.add_namespace(another).expect("another");
+        let slow = CommandMatch { nsid: Some(second), ..CommandMatch::admin(AdminOpcode::IDENTIFY.0) };
+        set_faults(FaultPlan::on(slow, Fault::delay(Duration::from_secs(5))));
+        namespace.wait_removed().await;
+        // Somebody wants a handle for the one that took its place, and does not wait for it.
+        let mut opening = Box::pin(driver.namespace(1));
+        assert!(poll_once(&mut opening).await.is_none());
+        drop(opening);
+        assert_eq!(driver.state(), ControllerState::Recovering);
+        read.await
+    });
+    assert_eq!(read.expect_err("it is gone").status(), Some(Status::INVALID_NAMESPACE_OR_FORMAT));
+}
+
+#[test]
 fn f7_unregistering_memory_ends_with_what_is_not_sent_again() {
     let Up { bench, device, driver, namespace } = up(own());
     let memory = driver.register_memory(&guest(4)).expect("registered");

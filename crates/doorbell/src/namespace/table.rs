@@ -93,15 +93,13 @@ impl Table {
         self.lock().keys().copied().collect()
     }
 
-    /// Whether the namespace is still there that a queue's command of this number was sent for. One without a handle is
-    /// nobody's business here.
+    /// Whether the namespace is still there that a queue's command of this number was sent for. Of one without a handle, or
+    /// with one that is just being made, nobody knows: another disk may have its NSID.
     pub(crate) fn is_there(&self, nsid: u32, queue: u16, sequence: u64) -> bool {
         let entries = self.lock();
         match entries.get(&nsid) {
             Some(Entry::Held(held) | Entry::Inherited(held)) => !held.is_removed() && held.has_sent(queue, sequence),
-            // A new handle is being made, so there is none that was before.
-            Some(Entry::Reserved { .. }) => false,
-            None => true,
+            Some(Entry::Reserved { .. }) | None => false,
         }
     }
 
