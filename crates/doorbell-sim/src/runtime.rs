@@ -54,8 +54,8 @@ impl Wake for TaskWaker {
 }
 
 impl SimRuntime {
-    /// Polls each task that is ready once; whether there was one.
-    pub(crate) fn run_tasks(&self) -> bool {
+    /// Polls each task that is ready once, and calls `after` each; whether there was one.
+    pub(crate) fn run_tasks(&self, mut after: impl FnMut()) -> bool {
         let ready = std::mem::take(&mut *locked(&self.ready.0));
         let any = !ready.is_empty();
         for task in ready {
@@ -64,6 +64,7 @@ impl SimRuntime {
             if future.as_mut().poll(&mut Context::from_waker(&waker)).is_pending() {
                 locked(&self.state).tasks.insert(task, future);
             }
+            after();
         }
         any
     }

@@ -142,12 +142,18 @@ impl World {
     /// Lets everybody do what is to be done now, once; whether there was anything. For a caller that runs its futures
     /// itself.
     pub fn turn(&self) -> bool {
-        let tasks = self.runtime.run_tasks();
+        self.turn_and(|| ())
+    }
+
+    /// As [`turn`](Self::turn), and calls `after` each thing that is done: a look at a background task, or at all devices.
+    pub fn turn_and(&self, mut after: impl FnMut()) -> bool {
+        let tasks = self.runtime.run_tasks(&mut after);
         self.step();
         let worked = self.worked.swap(false, Ordering::SeqCst);
         if worked {
             self.runtime.wake_watchers();
         }
+        after();
         tasks || worked
     }
 

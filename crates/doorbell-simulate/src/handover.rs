@@ -23,7 +23,47 @@ pub(crate) struct Held {
     give: bool,
 }
 
+/// Saves wherever they fall: between any two polls of futures and of background tasks, or looks at devices.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Saves {
+    pub(crate) first: u64,
+    pub(crate) every: u64,
+    pub(crate) then: Then,
+}
+
+/// What becomes of a driver that is saved so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Then {
+    /// Another one goes on at once.
+    HandedOver,
+    /// It is held still for a few steps, and another goes on.
+    HandedOverLater,
+    /// It is held still for a few steps, and goes on.
+    GoneOnWith,
+}
+
+impl Saves {
+    /// Whether drivers are saved at this moment.
+    pub(crate) fn are_due(&self, moment: u64) -> bool {
+        moment.checked_sub(self.first).is_some_and(|since| since.is_multiple_of(self.every))
+    }
+}
+
 impl Run {
+    /// Saves the drivers that there are, in the middle of whatever they are about.
+    pub(crate) fn save_between(&mut self, then: Then) -> Check {
+        for host in 0..self.hosts.len() {
+            if !self.save(host, 2, then != Then::GoneOnWith) {
+                continue;
+            }
+            self.tally.outcome("save: between two polls");
+            if then == Then::HandedOver {
+                self.decide(host)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Holds a host's driver still.
     pub(crate) fn save(&mut self, host: usize, steps: u8, give: bool) -> bool {
         let host = host % self.hosts.len();
@@ -64,11 +104,21 @@ impl Run {
 
     fn decide(&mut self, index: usize) -> Check {
         let Some(Held { saved, give, .. }) = self.hosts[index].held.take() else { return Ok(()) };
-        if !give {
-            self.tally.outcome("save: gone on with");
-            return Ok(());
-        }
         let options = self.hosts[index].options(&self.world, &self.setup, index);
+        if !give {
+            // Somebody who could have gone on with it, and does not.
+            let prepared = options.prepare_restore(saved.state(), saved.memory().to_vec());
+            return match prepared {
+                Ok(_) => {
+                    self.tally.outcome("save: gone on with");
+                    Ok(())
+                }
+                Err(_) if self.hosts[index].blame.disturbed => Ok(()),
+                Err(error) => {
+                    failure("restore", format!("host {index}: nobody can go on with the controller: {error}"))
+                }
+            };
+        }
         let restored =
             pin!(options.restore(saved.state(), saved.memory().to_vec())).poll(&mut Context::from_waker(Waker::noop()));
         match restored {

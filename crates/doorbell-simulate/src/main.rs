@@ -32,6 +32,7 @@ use std::time::Instant;
 
 use clap::Parser;
 
+use crate::handover::{Saves, Then};
 use crate::run::{Failure, Outcome};
 use crate::scenario::Scenario;
 use crate::tally::Tally;
@@ -57,6 +58,12 @@ struct Arguments {
     /// Makes the schedule of a seed that fails as short as it gets
     #[arg(long)]
     shrink: bool,
+    /// Saves the drivers at this moment: after so many looks at futures, tasks and devices
+    #[arg(long)]
+    save_at: Option<u64>,
+    /// What becomes of them
+    #[arg(long, value_enum, default_value = "handed-over", requires = "save_at")]
+    then: Then,
     /// Only these steps, such as 3,17-20
     #[arg(long)]
     keep: Option<String>,
@@ -142,6 +149,8 @@ fn simulate(arguments: &Arguments) -> (Tally, Vec<(u64, Failure)>) {
 
 fn scenario(arguments: &Arguments, seed: u64) -> Scenario {
     let mut scenario = Scenario::draw(seed, arguments.steps);
+    let then = arguments.then;
+    scenario.setup.saves = arguments.save_at.map(|first| Saves { first, every: u64::MAX, then });
     if let Some(keep) = &arguments.keep {
         scenario.steps.retain(|(number, _)| shrink::is_kept(keep, *number));
     }
@@ -170,6 +179,7 @@ fn tell_failure(arguments: &Arguments, seed: u64, failure: &Failure) {
 #[cfg(test)]
 mod unit {
     use super::*;
+    use crate::scenario::Setup;
 
     #[test]
     fn a_seed_runs_the_same_each_time() {
@@ -192,6 +202,35 @@ mod unit {
             eprintln!("found: {} in seed {seed}, after {} I/Os: {text:.160}", failure.kind, tally.io);
         }
         assert_eq!(failed.len(), 0);
+    }
+
+    /// A short scenario, and the same with a save at each moment of it in turn: in the middle of a bring-up of queues, of I/O,
+    /// of events and of recovery.
+    #[test]
+    fn simulated_drivers_can_be_saved_at_any_moment() {
+        let (mut handed_over, mut refused) = (0, 0);
+        for seed in 1..=2 {
+            let mut scenario = Scenario::draw(seed, 14);
+            scenario.setup.saves = None;
+            let moments = try_one(&scenario, false).expect("it is in order without a save").tally.moments;
+            for first in 1..=moments {
+                for then in [Then::HandedOver, Then::HandedOverLater, Then::GoneOnWith] {
+                    let saves = Some(Saves { first, every: u64::MAX, then });
+                    let setup = Setup { saves, ..scenario.setup.clone() };
+                    let outcome = try_one(&Scenario { setup, ..scenario.clone() }, false);
+                    let outcomes = match outcome {
+                        Ok(outcome) => outcome.tally.outcomes,
+                        Err(failure) => {
+                            panic!("seed {seed}, saved at {first} and {then:?}: {}: {}", failure.kind, failure.text)
+                        }
+                    };
+                    let count = |name: &str| outcomes.get(name).copied().unwrap_or(0);
+                    handed_over += count("save: handed over");
+                    refused += count("save: the controller is being reset") + count("save: an I/O queue is being made");
+                }
+            }
+        }
+        assert!(handed_over > 100 && refused > 10, "{handed_over} handed over, {refused} not yet");
     }
 
     #[test]

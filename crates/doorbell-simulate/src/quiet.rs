@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use doorbell::{ControllerState, NamespaceId, NvmeDriver};
+use doorbell::{CompletionMode, ControllerState, NamespaceId, NvmeDriver};
 use doorbell_device::Device;
 use nvme_spec::AdminOpcode;
 use nvme_spec::registers::{Csts, offset};
@@ -15,6 +15,9 @@ use crate::run::{Check, Run, failure};
 /// In this much, a device ends what was dropped, or is reset for it.
 const LEFT: Duration = Duration::from_secs(300);
 
+/// Where nothing interrupts, queues are looked at so often.
+const LOOK: Duration = Duration::from_millis(20);
+
 impl Run {
     /// Goes on until all operations have ended and no dropped command is left on any device.
     pub(crate) fn quiesce(&mut self) -> Check {
@@ -24,7 +27,7 @@ impl Run {
         }
         let deadline = self.world.now() + LEFT;
         while let Some(what) = self.busy() {
-            if !self.turn()? {
+            if !self.turn()? && !self.decide_all()? {
                 let next = self.next_time().unwrap_or(self.world.now() + Duration::from_millis(1));
                 // Dropped commands are found by whoever looks.
                 self.world.advance(next.min(self.world.now() + Duration::from_millis(10)));
@@ -54,7 +57,7 @@ impl Run {
             host.interrupt();
         }
         self.world.notice_interrupts();
-        self.settle()?;
+        self.be_looked_at()?;
         let mut well = Vec::new();
         for host in 0..self.hosts.len() {
             well.push(self.is_well(host)?);
@@ -64,6 +67,7 @@ impl Run {
             if self.world.now() > deadline {
                 return failure("unnoticed", what);
             }
+            self.decide_all()?;
             self.sleep(Duration::from_millis(500))?;
         }
         for (host, _) in self.hosts.iter_mut().zip(well).filter(|(_, well)| *well) {
@@ -73,6 +77,12 @@ impl Run {
             host.blame.forget(&to_come);
         }
         Ok(())
+    }
+
+    /// Goes on until all queues have been looked at: at once, or, where nothing interrupts, with the next look.
+    fn be_looked_at(&mut self) -> Check {
+        let polls = self.setup.vectors == 0 || self.setup.completion == CompletionMode::Polling;
+        if polls { self.sleep(LOOK) } else { self.settle() }
     }
 
     /// A namespace that a driver knows as it is not, though the driver works. Nobody needs to have a handle: one that was
@@ -126,7 +136,7 @@ impl Run {
             let id = self.start(index, disk, what, operation::read_slice(target, data), Vec::new(), None);
             self.wait_for(id)?;
         }
-        self.settle()?;
+        self.be_looked_at()?;
         let view = driver.inspect();
         let same = view.controller.resets == resets && driver.state() == ControllerState::Running;
         // An admin command that is never answered shows when its time is up.
@@ -173,6 +183,7 @@ impl Run {
 
     /// Ends everything in order, and sees that nothing is left.
     pub(crate) fn finish(&mut self) -> Check {
+        self.saves = None;
         self.quiesce()?;
         self.check_disks()?;
         // A device that cannot be stopped loses its memory, and is none the wiser.

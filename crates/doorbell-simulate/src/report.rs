@@ -77,6 +77,8 @@ const OUTCOMES: &[&str] = &[
     "attach: failed",
     "save: handed over",
     "save: gone on with",
+    "save: an I/O queue is being made",
+    "save: the controller is being reset",
     "claimed: done",
     "read: Reservation Conflict (0h/83h)",
     "write: Reservation Conflict (0h/83h)",

@@ -1,5 +1,6 @@
 //! Carries a scenario out, and holds what comes of it against the model.
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -10,6 +11,7 @@ use doorbell_sim::World;
 use nvme_spec::identify::NamespaceIds;
 
 use crate::agreement::Agreements;
+use crate::handover::Saves;
 use crate::host::Host;
 use crate::model::{Model, Tick};
 use crate::operation::{self, Flag, Operation, Running, What};
@@ -56,7 +58,7 @@ pub(crate) struct DiskState {
 
 pub(crate) struct Run {
     pub(crate) setup: Setup,
-    pub(crate) world: World,
+    pub(crate) world: Rc<World>,
     pub(crate) subsystem: Subsystem,
     pub(crate) disks: Vec<DiskState>,
     /// By NSID less one: which disk is there.
@@ -71,6 +73,12 @@ pub(crate) struct Run {
     pub(crate) tally: Tally,
     /// How many commands have ended with an error.
     pub(crate) failed: u64,
+    /// When drivers are saved, besides the steps that say so.
+    pub(crate) saves: Option<Saves>,
+    /// How much has happened: looks at futures, tasks and devices.
+    moments: u64,
+    /// In this step, drivers have been saved so.
+    saved: bool,
     hash: u64,
 }
 
@@ -81,6 +89,7 @@ pub(crate) fn run(scenario: &Scenario, tell: bool) -> Result<Outcome, Failure> {
         run.step(*number, step, tell).map_err(|failure| Failure { step: Some(*number), ..failure })?;
     }
     run.finish()?;
+    run.tally.moments = run.moments;
     run.tally.seeds = 1;
     let kinds = [
         ("a seed with hosts that reserve", run.setup.reservations),
@@ -94,7 +103,7 @@ pub(crate) fn run(scenario: &Scenario, tell: bool) -> Result<Outcome, Failure> {
 impl Run {
     fn new(scenario: &Scenario) -> Check<Self> {
         let setup = scenario.setup.clone();
-        let world = World::new();
+        let world = Rc::new(World::new());
         let mut run = Self {
             subsystem: Subsystem::default(),
             disks: Vec::new(),
@@ -107,6 +116,9 @@ impl Run {
             rng: Rng::new(mix(scenario.seed)),
             tally: Tally::default(),
             failed: 0,
+            saves: setup.saves,
+            moments: 0,
+            saved: false,
             hash: 0xcbf2_9ce4_8422_2325,
             setup,
             world,
@@ -172,6 +184,7 @@ impl Run {
         }
         self.tick();
         self.note(number as u64);
+        self.saved = false;
         self.count_down()?;
         self.act(step)?;
         for _ in 0..step.turns {
@@ -224,6 +237,8 @@ impl Run {
                 continue;
             }
             any = true;
+            self.moment()?;
+            let Some(operation) = self.operations.get_mut(at) else { break };
             if operation.dropped == Some(Dropped::Woken(0)) {
                 self.cancel(at);
                 continue;
@@ -256,8 +271,26 @@ impl Run {
                 any |= driver.poll() > 0;
             }
         }
-        any |= self.world.turn();
-        Ok(any)
+        let mut result = Ok(());
+        any |= self.world.clone().turn_and(|| {
+            if result.is_ok() {
+                result = self.moment();
+            }
+        });
+        result.map(|()| any)
+    }
+
+    /// Something has happened, and nothing else yet: now and then, a driver is saved.
+    fn moment(&mut self) -> Check {
+        self.moments += 1;
+        match self.saves {
+            // Once a step: whoever takes over is to get somewhere.
+            Some(saves) if saves.are_due(self.moments) && !self.saved => {
+                self.saved = true;
+                self.save_between(saves.then)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// As [`turn`](Self::turn), and lets time pass if there is nothing to do.

@@ -6,6 +6,7 @@ use std::fmt;
 use doorbell::CompletionMode;
 
 use crate::fault::Kind;
+use crate::handover::Saves;
 use crate::reserve::Wish;
 use crate::rng::Rng;
 
@@ -35,6 +36,8 @@ pub(crate) struct Setup {
     pub(crate) in_flight: usize,
     /// Hosts send reservation commands.
     pub(crate) reservations: bool,
+    /// Drivers are saved between any two polls, at moments that are asked for.
+    pub(crate) saves: Option<Saves>,
     /// One step in so many is none of I/O.
     pub(crate) trouble: u64,
 }
@@ -171,6 +174,7 @@ impl Setup {
             ready_ms: rng.pick(&[0, 0, 20]),
             in_flight: rng.pick(&[1, 4, 16, 48]),
             reservations: hosts > 1 && rng.one_in(2),
+            saves: None,
             trouble: rng.pick(&[8, 20, 50, 200]),
         }
     }

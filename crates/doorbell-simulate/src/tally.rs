@@ -8,6 +8,8 @@ pub(crate) struct Tally {
     pub(crate) io: u64,
     pub(crate) seeds: u64,
     pub(crate) virtual_seconds: u64,
+    /// Of one run: looks at futures, tasks and devices.
+    pub(crate) moments: u64,
     /// What was done, and what struck.
     pub(crate) actions: BTreeMap<&'static str, u64>,
     pub(crate) faults: BTreeMap<&'static str, u64>,
