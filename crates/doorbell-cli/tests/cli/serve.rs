@@ -5,6 +5,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Child, ChildStdout, Command};
 
 use rustix::process::{Pid, Signal, kill_process};
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 use serde_json::Value;
 
 use crate::harness::{Place, Ran, data, place};
@@ -110,6 +111,37 @@ fn a_server_ends_in_order_by_order_and_by_signal() {
         assert_eq!(server.wait(), (Some(0), String::new()), "{signal:?}");
         assert!(!place.has("a") && !place.has("b") && !place.has("control"), "{signal:?}: the sockets are gone");
     }
+}
+
+/// Runs what it is given without io_uring, as many containers do.
+fn without_io_uring<T: Send>(run: impl FnOnce() -> T + Send) -> T {
+    let rules = [(libc::SYS_io_uring_setup, Vec::new())].into();
+    let refuse = SeccompAction::Errno(libc::EPERM as u32);
+    let arch = std::env::consts::ARCH.try_into().unwrap();
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, refuse, arch).unwrap();
+    let filter: BpfProgram = filter.try_into().unwrap();
+    // It holds for this thread for ever, and for the processes that it starts.
+    let confined = || {
+        seccompiler::apply_filter(&filter).unwrap();
+        run()
+    };
+    std::thread::scope(|scope| scope.spawn(confined).join().unwrap())
+}
+
+#[test]
+fn files_are_served_where_there_is_no_io_uring() {
+    let place = place().with_disk("disk.img", 1 << 20);
+    without_io_uring(|| {
+        let server = Server::start(&place, "--socket a --control control --namespace file:disk.img", 1);
+        let data = vec![7; 512];
+        assert_eq!(place.doorbell_reading("write vfio-user:a -s 8", &data).status, Some(0));
+        assert_eq!(place.read("disk.img")[8 * 512..9 * 512], data);
+        server.ctl("shutdown").text();
+        let (status, said) = server.wait();
+        assert_eq!(status, Some(0));
+        let warnings: Vec<&str> = said.lines().collect();
+        assert!(matches!(warnings[..], [line] if line.contains("io_uring")), "{said}");
+    });
 }
 
 #[test]
