@@ -1,11 +1,12 @@
 //! The same on threads and in real time: the built-in runtime, a controller with a thread of its own, callers on others.
 
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 use doorbell::{CompletionMode, DriverOptions, NvmeDriver, ShadowDoorbells};
 use doorbell_device::inprocess::Run;
 use doorbell_emulator::{ControllerConfig, NamespaceConfig, Subsystem, emulated};
-use futures_lite::future::block_on;
+use futures_lite::future::{block_on, poll_once};
 
 use crate::bench::pattern;
 
@@ -55,4 +56,28 @@ fn q7_nobody_waits_for_a_doorbell_that_does_not_ring() {
         let config = ControllerConfig { mqes, ..ControllerConfig::default() };
         exercise(config, CompletionMode::Interrupt, ShadowDoorbells::WhereOffered);
     }
+}
+
+#[test]
+fn q4_callers_that_poll_are_left_alone_and_not_forgotten() {
+    let subsystem = Subsystem::default();
+    subsystem.add_namespace(NamespaceConfig::ram(16 << 20)).expect("a namespace");
+    let config = ControllerConfig { latency: Some(Duration::from_micros(200)), ..ControllerConfig::default() };
+    let device = emulated(&subsystem, config, Run::Threaded).expect("a device");
+    let options = DriverOptions::new(device).cpus(1).completion(CompletionMode::Adaptive);
+    let (done, is_done) = mpsc::channel();
+    std::thread::spawn(move || {
+        let driver = block_on(options.open()).expect("it comes up");
+        let namespace = block_on(driver.namespace(1)).expect("namespace 1");
+        let mut data = [0; 512];
+        for _ in 0..50 {
+            let mut read = namespace.read_slice(0, 0, &mut data);
+            assert!(block_on(poll_once(&mut read)).is_none(), "it takes a while");
+            // This caller polls, then loses patience: from then on it is the driver's to find the completion.
+            assert_eq!((0..100).map(|_| driver.poll_cpu(0)).sum::<usize>(), 0);
+            block_on(read).expect("read");
+        }
+        done.send(()).expect("it is waited for");
+    });
+    is_done.recv_timeout(Duration::from_secs(30)).expect("every read ends");
 }

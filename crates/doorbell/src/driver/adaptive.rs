@@ -19,6 +19,8 @@ const SHORTEST: Duration = Duration::from_micros(20);
 const NAP: Duration = Duration::from_millis(250);
 /// Looks between two looks at the clock.
 const LOOKS: u32 = 32;
+/// How long callers that poll by themselves are left alone.
+const BREAK: Duration = Duration::from_micros(50);
 
 /// How long polling goes on in vain: as long as the device has needed of late, and some more.
 ///
@@ -80,7 +82,17 @@ impl Adaptive {
         let drain = || queues.iter().map(|(queue, _)| queue.drain()).sum::<usize>();
         let mut patience = Patience::default();
         let mut last_found = runtime.now();
+        let polled = || queues.iter().fold(0, |sum: u32, (queue, _)| sum.wrapping_add(queue.polled_by_callers()));
+        let mut seen = polled();
         while !stop.is_stopped() {
+            let now_polled = polled();
+            if now_polled != seen {
+                // Two that look at the same queue are in each other's way, and who waits for the completion is to find it.
+                seen = now_polled;
+                std::thread::sleep(BREAK);
+                last_found = runtime.now();
+                continue;
+            }
             if (0..LOOKS).any(|_| {
                 std::hint::spin_loop();
                 drain() != 0
@@ -98,7 +110,7 @@ impl Adaptive {
                 interrupt.take();
                 interrupt.handled();
             }
-            if drain() != 0 || !any.wait(NAP) {
+            if drain() != 0 || !any.wait(NAP) || polled() != seen {
                 continue;
             }
             if self.changed.is_raised() {

@@ -222,7 +222,7 @@ impl NvmeDriver {
     pub fn poll(&self) -> usize {
         match self.core.completion {
             CompletionMode::CallerPolls | CompletionMode::Polling => self.core.polled.drain(),
-            _ => self.core.issuers.queues().iter().map(|queue| queue.drain()).sum(),
+            _ => self.core.issuers.queues().iter().map(|queue| queue.poll_for_caller()).sum(),
         }
     }
 
@@ -230,7 +230,7 @@ impl NvmeDriver {
     #[inline]
     pub fn poll_cpu(&self, cpu: u32) -> usize {
         match self.core.issuers.get(cpu) {
-            Ok(Some(queue)) => queue.drain(),
+            Ok(Some(queue)) => queue.poll_for_caller(),
             _ => 0,
         }
     }

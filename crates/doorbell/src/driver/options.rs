@@ -27,7 +27,8 @@ pub enum CompletionMode {
     /// driver's own that polls for as long as completions keep coming soon, and sleeps until the interrupt when not. How
     /// long it polls in vain follows from how long the device has needed of late; a device that needs more than half a
     /// millisecond is not polled for. Where the runtime has no threads
-    /// ([`Runtime::has_threads`]), and where there is just one interrupt, it sleeps always.
+    /// ([`Runtime::has_threads`]), and where there is just one interrupt, it sleeps always. A queue that a caller
+    /// [polls](NvmeDriver::poll_cpu) is left to that caller for as long as it does.
     Adaptive,
 }
 

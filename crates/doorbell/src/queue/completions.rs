@@ -182,6 +182,19 @@ impl QueuePair {
         total
     }
 
+    /// As [`drain`](Self::drain), for a caller that polls.
+    #[inline]
+    pub(crate) fn poll_for_caller(&self) -> usize {
+        // Nobody needs the exact number, so callers on several CPUs may overwrite each other's.
+        self.polled.store(self.polled.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+        self.drain()
+    }
+
+    /// Changes while callers poll this queue themselves.
+    pub(crate) fn polled_by_callers(&self) -> u32 {
+        self.polled.load(Ordering::Relaxed)
+    }
+
     /// As [`drain`](Self::drain), because of an interrupt.
     pub(crate) fn interrupted(&self) -> usize {
         self.interrupts.fetch_add(1, Ordering::Relaxed);

@@ -21,7 +21,7 @@ use super::waiting::Place;
 use super::words::Words;
 use crate::error::{DeviceMisbehaved, Lost};
 use crate::memory::DmaBuffer;
-use crate::sync::AtomicU64;
+use crate::sync::{AtomicU32, AtomicU64};
 
 /// The memory and doorbells of a queue pair.
 pub(crate) struct Parts {
@@ -165,6 +165,8 @@ pub(crate) struct QueuePair {
     pub(super) pool: Pool,
     pub(super) free: FreeSlots,
     pub(super) lock: MarkedLock<Inner>,
+    /// Counts the looks of callers that poll this queue themselves.
+    pub(super) polled: AtomicU32,
     /// Interrupts that led to a look.
     pub(super) interrupts: AtomicU64,
     /// Woken at each completion while somebody waits for slots to let go of something.
@@ -251,6 +253,7 @@ impl QueuePair {
             pool: parts.pool,
             free,
             lock: MarkedLock::new(inner),
+            polled: AtomicU32::new(0),
             interrupts: AtomicU64::new(0),
             retired: Event::new(),
             lost: OnceLock::new(),
