@@ -24,7 +24,7 @@ impl Bench {
             Way::Bare | Way::BareInline | Way::Emulated(_) => Kind::Bare(Box::new(Bare::new(case)?)),
             Way::Executor => Kind::Executor,
             Way::Exclusive => Kind::Exclusive(Box::new(Exclusive::new(case, in_flight)?)),
-            Way::Guest | Way::Buffer | Way::Bounce | Way::Ready => {
+            Way::Guest | Way::Buffer | Way::Bounce | Way::Ready | Way::Together => {
                 Kind::Driver(Box::new(Driver::new(case, in_flight)?))
             }
         };

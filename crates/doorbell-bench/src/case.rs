@@ -17,6 +17,9 @@ pub(crate) enum Way {
     Bounce,
     /// As `Guest`, with a device that completes in the call that rings: ready at the first poll.
     Ready,
+    /// As `Guest`, with a device that completes all in the call that rings for the last: what `doorbell bench zero-work:N`
+    /// does, without what that itself costs.
+    Together,
     /// On a queue of one's own, without futures.
     Exclusive,
     /// The rings without a driver, on an emulated controller in the same call.
@@ -84,7 +87,7 @@ impl Case {
     pub(crate) const EXECUTOR: Self = read(Way::Executor, PAGE);
 
     /// All that are in the table of an I/O's cost.
-    pub(crate) const ALL: [Self; 25] = [
+    pub(crate) const ALL: [Self; 26] = [
         read(Way::Guest, SMALL),
         read(Way::Guest, PAGE),
         write(Way::Guest, PAGE),
@@ -106,6 +109,7 @@ impl Case {
         lies(Layout::Scattered, read(Way::Exclusive, LARGE)),
         read(Way::Ready, PAGE),
         write(Way::Ready, PAGE),
+        read(Way::Together, PAGE),
         read(Way::Emulated(Storage::Null), PAGE),
         write(Way::Emulated(Storage::Null), PAGE),
         read(Way::Emulated(Storage::Ram), PAGE),
@@ -119,14 +123,18 @@ impl Case {
 
     /// Whether it makes sense with so many in flight.
     pub(crate) fn allows(self, in_flight: usize) -> bool {
-        // Who is ready at once is never in flight with others.
-        self.way != Way::Ready || in_flight == 1
+        match self.way {
+            // Who is ready at once is never in flight with others.
+            Way::Ready => in_flight == 1,
+            Way::Together => in_flight > 1,
+            _ => true,
+        }
     }
 
     /// What its figures are net of: the same commands on the same rings, and the loop that polls.
     pub(crate) fn floors(self) -> &'static [Self] {
         match self.way {
-            Way::Bare | Way::BareInline | Way::Executor | Way::Emulated(_) => &[],
+            Way::Bare | Way::BareInline | Way::Executor | Way::Together | Way::Emulated(_) => &[],
             Way::Exclusive => &[Self::BARE],
             // Polled once.
             Way::Ready => &[Self::BARE_INLINE],
@@ -156,6 +164,7 @@ impl Case {
             Way::Buffer => "DmaBuffer",
             Way::Bounce => "bounced",
             Way::Ready => "ready at the first poll",
+            Way::Together => "completed together, all of it",
             Way::Exclusive => "exclusive queue",
             Way::Emulated(Storage::Null) => "emulated null namespace, all of it",
             Way::Emulated(Storage::Ram) => "emulated RAM namespace, all of it",

@@ -11,7 +11,7 @@ use doorbell_device::{Access, HostMemory};
 use futures_lite::future::block_on;
 
 use crate::case::{Case, Layout, Way};
-use crate::rounds::{places, poll, run_ready, run_rounds};
+use crate::rounds::{places, poll, run_ready, run_rounds, run_together};
 
 /// Bytes of a block.
 pub(crate) const BLOCK: usize = 512;
@@ -45,7 +45,11 @@ impl Driver {
             block_shift: BLOCK.trailing_zeros() as u8,
             namespaces: case.shape.namespaces,
             sgls: case.layout == Layout::Sgl,
-            completes_at: u32::from(case.way == Way::Ready),
+            completes_at: match case.way {
+                Way::Ready => 1,
+                Way::Together => in_flight as u32,
+                _ => 0,
+            },
             ..Options::default()
         };
         let device = ZeroWork::new(options)?;
@@ -80,6 +84,10 @@ impl Driver {
         match (self.case.way, write) {
             (Way::Ready, false) => run_ready(rounds, || namespace.read(0, 0, blocks, memory, ranges[0])),
             (Way::Ready, true) => run_ready(rounds, || namespace.write(0, 0, blocks, false, memory, ranges[0])),
+            (Way::Together, _) => {
+                let start = |i, range| namespace.read(0, i, blocks, memory, range);
+                run_together(rounds, &mut places, &ranges, start, || self.driver.poll_cpu(0));
+            }
             (_, false) if self.queues.len() + self.namespaces.len() > 2 => self.spread_rounds(rounds, blocks, &ranges),
             (_, false) => {
                 let start = |i, range| namespace.read(0, i, blocks, memory, range);

@@ -38,6 +38,35 @@ pub(crate) fn run_rounds<F, A: Copy>(
     }
 }
 
+/// Every future is pending, but for the last, with which all are completed.
+#[inline(always)]
+pub(crate) fn run_together<F, A: Copy>(
+    rounds: usize,
+    pending: &mut [Option<F>],
+    arguments: &[A],
+    mut start: impl FnMut(u64, A) -> F,
+    look: impl Fn() -> usize,
+) where
+    F: Future<Output = Result<(), RequestError>> + Unpin,
+{
+    let mut context = Context::from_waker(Waker::noop());
+    for _ in 0..rounds {
+        for (i, (slot, argument)) in (0..).zip(pending.iter_mut().zip(arguments)) {
+            let transfer = slot.insert(start(i, *argument));
+            if poll(transfer, &mut context).is_ready() {
+                *slot = None;
+            }
+        }
+        look();
+        for slot in pending.iter_mut() {
+            if let Some(transfer) = slot {
+                assert!(matches!(poll(transfer, &mut context), Poll::Ready(Ok(()))), "all are completed");
+            }
+            *slot = None;
+        }
+    }
+}
+
 /// Every future is ready at once.
 #[inline(always)]
 pub(crate) fn run_ready<F>(rounds: usize, start: impl Fn() -> F)
