@@ -1,5 +1,6 @@
 //! An executor for one thread and a fixed number of futures: who is woken sets a bit.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Wake, Waker};
@@ -8,9 +9,21 @@ use std::time::Duration;
 
 /// Which futures have been woken, a bit each.
 pub(super) struct Ready {
+    /// Different for each.
+    id: u64,
+    /// By the thread that polls them, which needs no atomic operation for that.
+    own: Box<[AtomicU64]>,
+    /// By others.
     words: Box<[AtomicU64]>,
     thread: Thread,
     parked: AtomicBool,
+}
+
+static IDS: AtomicU64 = AtomicU64::new(1);
+
+thread_local! {
+    /// Whose futures this thread polls.
+    static POLLED: Cell<u64> = const { Cell::new(0) };
 }
 
 struct SlotWaker {
@@ -26,6 +39,11 @@ impl Wake for SlotWaker {
 
     #[inline]
     fn wake_by_ref(self: &Arc<Self>) {
+        if POLLED.get() == self.ready.id {
+            let word = &self.ready.own[self.word];
+            word.store(word.load(Ordering::Relaxed) | self.bit, Ordering::Relaxed);
+            return;
+        }
         // Either the thread sees the bit before it sleeps, or we see that it sleeps.
         self.ready.words[self.word].fetch_or(self.bit, Ordering::SeqCst);
         if self.ready.parked.load(Ordering::SeqCst) {
@@ -37,8 +55,11 @@ impl Wake for SlotWaker {
 impl Ready {
     /// For `slots` futures, polled by the calling thread; and a waker for each.
     pub(super) fn new(slots: usize) -> (Arc<Self>, Vec<Waker>) {
-        let words = (0..slots.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
-        let ready = Arc::new(Self { words, thread: thread::current(), parked: AtomicBool::new(false) });
+        let words = || (0..slots.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
+        let id = IDS.fetch_add(1, Ordering::Relaxed);
+        POLLED.set(id);
+        let (thread, parked) = (thread::current(), AtomicBool::new(false));
+        let ready = Arc::new(Self { id, own: words(), words: words(), thread, parked });
         let waker = |slot: usize| SlotWaker { ready: ready.clone(), word: slot / 64, bit: 1 << (slot % 64) };
         let wakers = (0..slots).map(|slot| Waker::from(Arc::new(waker(slot)))).collect();
         (ready, wakers)
@@ -48,11 +69,12 @@ impl Ready {
     #[inline]
     pub(super) fn drain(&self, mut each: impl FnMut(usize)) -> bool {
         let mut any = false;
-        for (index, word) in self.words.iter().enumerate() {
-            if word.load(Ordering::Relaxed) == 0 {
-                continue;
+        for (index, (own, word)) in self.own.iter().zip(&self.words).enumerate() {
+            let mut bits = own.load(Ordering::Relaxed);
+            own.store(0, Ordering::Relaxed);
+            if word.load(Ordering::Relaxed) != 0 {
+                bits |= word.swap(0, Ordering::SeqCst);
             }
-            let mut bits = word.swap(0, Ordering::SeqCst);
             while bits != 0 {
                 any = true;
                 each(index * 64 + bits.trailing_zeros() as usize);
@@ -64,7 +86,7 @@ impl Ready {
 
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
-        self.words.iter().all(|word| word.load(Ordering::SeqCst) == 0)
+        self.own.iter().chain(&self.words).all(|word| word.load(Ordering::SeqCst) == 0)
     }
 
     /// Sleeps until a slot is woken, or until the time is over.
@@ -84,9 +106,10 @@ mod tests {
     #[test]
     fn woken_slots_are_drained_once() {
         let (ready, wakers) = Ready::new(130);
-        for slot in [0, 63, 64, 129, 129] {
+        for slot in [0, 64, 129, 129] {
             wakers[slot].wake_by_ref();
         }
+        thread::scope(|scope| drop(scope.spawn(|| [0, 63].map(|slot| wakers[slot].wake_by_ref()))));
         let mut seen = Vec::new();
         assert!(ready.drain(|slot| seen.push(slot)));
         assert_eq!(seen, [0, 63, 64, 129]);

@@ -16,6 +16,7 @@ use quanta::{Clock, Instant};
 
 use self::go_on::Resumed;
 use super::executor::Ready;
+use super::latency::Latencies;
 use super::outcome::Outcome;
 use super::pattern;
 use super::pause::Pause;
@@ -30,8 +31,10 @@ use crate::payload::Payload;
 const GRACE: Duration = Duration::from_secs(10);
 /// How long a sleep lasts at most, so that the time and Ctrl-C are looked at.
 const NAP: Duration = Duration::from_millis(100);
-/// How often a queue is looked at before sleeping, where completions are found both ways.
-const LOOKS: u32 = 200;
+/// How long a queue is looked at in vain before sleeping, where completions are found both ways.
+const PATIENCE: Duration = Duration::from_micros(500);
+/// How often it is looked at between two looks at the time.
+const LOOKS: u32 = 32;
 /// How often a queue is looked at in vain before the CPU is offered to others.
 const VAIN_LOOKS: u32 = 1 << 10;
 
@@ -96,6 +99,8 @@ impl Job<'_> {
         }
         run.run_out();
         self.pause.end();
+        // It has the same bounds.
+        let _ = run.outcome.latency.add(run.latencies.histogram());
         run.outcome
     }
 }
@@ -131,6 +136,7 @@ struct Run<'a, const VERIFY: bool> {
     /// Data, on its way to and from the pattern.
     scratch: Vec<u8>,
     outcome: Outcome,
+    latencies: Latencies,
 }
 
 impl<'a, const VERIFY: bool> Run<'a, VERIFY> {
@@ -139,6 +145,7 @@ impl<'a, const VERIFY: bool> Run<'a, VERIFY> {
         // The first of the process finds out how fast the counter is, which takes a while.
         let clock = Clock::new();
         let now = clock.now();
+        let outcome = Outcome::new();
         Self {
             job,
             ledger,
@@ -156,7 +163,8 @@ impl<'a, const VERIFY: bool> Run<'a, VERIFY> {
             ending: None,
             resumed: None,
             scratch: if VERIFY { vec![0; job.io_bytes] } else { Vec::new() },
-            outcome: Outcome::new(),
+            latencies: Latencies::new(outcome.latency.clone()),
+            outcome,
         }
     }
 
@@ -288,7 +296,8 @@ impl<'a, const VERIFY: bool> Run<'a, VERIFY> {
                     self.resume(now);
                 }
                 let latency = now.duration_since(started);
-                self.outcome.record(write, latency.as_secs() * 1_000_000_000 + u64::from(latency.subsec_nanos()), now);
+                self.outcome.record(write, now);
+                self.latencies.record(latency.as_secs() * 1_000_000_000 + u64::from(latency.subsec_nanos()));
                 self.job.done.0.store(self.outcome.ios(), Ordering::Relaxed);
             }
             Err(error) => self.failed(unit, write, error, now),
@@ -373,11 +382,14 @@ impl<'a, const VERIFY: bool> Run<'a, VERIFY> {
                 std::thread::yield_now();
             }
             Completion::Adaptive => {
-                for _ in 0..LOOKS {
-                    if job.driver.poll_cpu(job.cpu) != 0 || !self.ready.is_empty() {
-                        return;
+                let since = self.clock.now();
+                while self.clock.now().duration_since(since) < PATIENCE {
+                    for _ in 0..LOOKS {
+                        if job.driver.poll_cpu(job.cpu) != 0 || !self.ready.is_empty() {
+                            return;
+                        }
+                        std::hint::spin_loop();
                     }
-                    std::hint::spin_loop();
                 }
                 self.ready.park(NAP);
             }

@@ -3,6 +3,7 @@
 mod args;
 mod executor;
 mod job;
+mod latency;
 mod leg;
 mod outcome;
 mod pattern;
@@ -54,11 +55,15 @@ const MOST_BOUNCE: u64 = 64 << 20;
 impl Bench {
     pub(crate) fn run(&self, global: &Global) -> Result<()> {
         let stop = Stop::on_interrupt()?;
-        let completion = global.completion.unwrap_or(Completion::Adaptive);
+        let mut completion = global.completion.unwrap_or(Completion::Adaptive);
         if self.go_on {
             return self.go_on(&stop, completion);
         }
         let device = address::open(self.address.as_deref().unwrap_or(OWN_DEVICE))?;
+        if device.interrupt_count() == 0 {
+            // The jobs poll, each its own queue: otherwise the driver would do so, beside them.
+            completion = Completion::Polling;
+        }
         if self.handover_every.is_some() {
             device.check_leave().context("--handover-every")?;
         }

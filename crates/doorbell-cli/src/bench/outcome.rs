@@ -54,13 +54,12 @@ impl Outcome {
     }
 
     #[inline]
-    pub(super) fn record(&mut self, write: bool, nanoseconds: u64, now: Instant) {
+    pub(super) fn record(&mut self, write: bool, now: Instant) {
         match write {
             true => self.writes += 1,
             false => self.reads += 1,
         }
         self.last = Some(now);
-        self.latency.saturating_record(nanoseconds);
     }
 
     #[cold]
