@@ -207,7 +207,7 @@ mod unit {
     /// A short scenario, and the same with a save at each moment of it in turn: in the middle of a bring-up of queues, of I/O,
     /// of events and of recovery.
     #[test]
-    fn simulated_drivers_can_be_saved_at_any_moment() {
+    fn drivers_can_be_saved_at_any_moment() {
         let (mut handed_over, mut refused) = (0, 0);
         for seed in 1..=2 {
             let mut scenario = Scenario::draw(seed, 14);
