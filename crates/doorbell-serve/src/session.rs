@@ -1,9 +1,10 @@
 //! One client: what it has set up, and what it asks.
 
-use std::fs::File;
+mod regions;
+mod saved;
+
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -13,13 +14,12 @@ use doorbell_device::{DeviceError, HostMemory};
 use doorbell_emulator::{Controller, Mark};
 use rustix::io::Errno;
 use vfio_user::wire::{self, Command, Header};
-use vfio_user::{Capabilities, Connection, ConnectionError, Limits, Message, Request, Version, Write, reply};
+use vfio_user::{Capabilities, Connection, ConnectionError, Limits, Message, Request, Version};
 use zerocopy::IntoBytes;
 
 use crate::irqs::Irqs;
 use crate::mappings::{MAX_MAPPINGS, Mappings};
-use crate::pci::{ConfigSpace, Effect, MSIX_BAR, MsixBar};
-use crate::takeover::{Descriptors, TakeoverError, damaged, pass, state};
+use crate::pci::{ConfigSpace, MsixBar};
 
 /// Where the doorbells begin in BAR 0.
 const DOORBELLS: u64 = 0x1000;
@@ -341,92 +341,6 @@ impl Session {
         Ok(unmap.as_bytes().to_vec())
     }
 
-    fn region_info(&self, info: wire::RegionInfo) -> Answer<'_> {
-        let wire::RegionInfo { argsz, index, .. } = info;
-        if (argsz as usize) < size_of::<wire::RegionInfo>() {
-            return Err(Errno::INVAL);
-        }
-        let access = wire::REGION_READ | wire::REGION_WRITE;
-        let (flags, size) = match index {
-            wire::region::BAR0 => (access | wire::REGION_MMAP, self.bar0),
-            MSIX_BAR if self.msix.size() > 0 => (access, self.msix.size()),
-            wire::region::CONFIG => (access, self.config.size()),
-            index if index < wire::region::COUNT => (0, 0),
-            _ => return Err(Errno::INVAL),
-        };
-        let info = wire::RegionInfo { flags, index, size, ..wire::RegionInfo::default() };
-        if index != wire::region::BAR0 {
-            return Ok((reply::region_info(info, &[], argsz).0, None));
-        }
-        let areas = [wire::SparseArea { offset: DOORBELLS, size: self.doorbells.len() as u64 }];
-        let (bytes, fits) = reply::region_info(info, &areas, argsz);
-        let file = self.bar_file.file().filter(|_| fits).map(|(file, _)| file.as_fd());
-        Ok((bytes, file))
-    }
-
-    fn region_read(&mut self, controller: &mut Controller, access: wire::RegionAccess) -> Result<Vec<u8>, Errno> {
-        let wire::RegionAccess { offset, region, count } = access;
-        if count > MAX_READ {
-            return Err(Errno::INVAL);
-        }
-        let mut bytes = access.as_bytes().to_vec();
-        let (at, len) = (usize::try_from(offset).map_err(|_| Errno::INVAL)?, count as usize);
-        match region {
-            wire::region::BAR0 => {
-                let end = offset.checked_add(count.into()).filter(|&end| end <= self.bar0).ok_or(Errno::INVAL)?;
-                // Registers are dwords, whatever part of them is asked for.
-                let mut dwords = Vec::new();
-                let first = at & !3;
-                for at in (first..end as usize).step_by(4) {
-                    let value = if (at as u64) < DOORBELLS { controller.read_register(at, 4) as u32 } else { 0 };
-                    dwords.extend(value.to_le_bytes());
-                }
-                let skipped = at.saturating_sub(first);
-                bytes.extend(dwords.get(skipped..skipped.saturating_add(len)).unwrap_or_default());
-            }
-            MSIX_BAR => bytes.extend(self.msix.read(at, len).ok_or(Errno::INVAL)?),
-            wire::region::CONFIG => bytes.extend(self.config.read(at, len).ok_or(Errno::INVAL)?),
-            _ => return Err(Errno::INVAL),
-        }
-        Ok(bytes)
-    }
-
-    fn region_write(&mut self, controller: &mut Controller, write: Write<'_>) -> Result<(), Errno> {
-        let Write { region, offset, data } = write;
-        let at = usize::try_from(offset).map_err(|_| Errno::INVAL)?;
-        match region {
-            wire::region::BAR0 => self.write_registers(controller, offset, data),
-            MSIX_BAR => self.msix.write(at, data).ok_or(Errno::INVAL),
-            wire::region::CONFIG => {
-                if self.config.write(at, data).ok_or(Errno::INVAL)? == Effect::Reset {
-                    self.reset(controller);
-                }
-                Ok(())
-            }
-            _ => Err(Errno::INVAL),
-        }
-    }
-
-    fn write_registers(&mut self, controller: &mut Controller, offset: u64, data: &[u8]) -> Result<(), Errno> {
-        let end = offset.checked_add(data.len() as u64);
-        let (dwords, rest) = data.as_chunks::<4>();
-        if end.is_none_or(|end| end > self.bar0) || !offset.is_multiple_of(4) || !rest.is_empty() {
-            return Err(Errno::INVAL);
-        }
-        for (at, dword) in (offset..).step_by(4).zip(dwords) {
-            let value = u32::from_le_bytes(*dword);
-            match at.checked_sub(DOORBELLS) {
-                Some(at) => {
-                    if let Some(doorbell) = self.doorbells.dwords().get((at / 4) as usize) {
-                        doorbell.store(value, Ordering::Release);
-                    }
-                }
-                None => self.with_host(|host| controller.write_register(host, at as usize, 4, value.into())),
-            }
-        }
-        Ok(())
-    }
-
     /// A reset of the function. The client's memory and interrupts stay as they are.
     pub(crate) fn reset(&mut self, controller: &mut Controller) {
         controller.function_reset();
@@ -455,55 +369,6 @@ pub(crate) struct Pumped {
     pub(crate) blocked: bool,
     /// A reply waits for the controller to be done with something.
     pub(crate) waits: bool,
-}
-
-impl Session {
-    /// Whether nothing is half done: no message, no answer, nothing that the client has to be kept from.
-    pub(crate) fn is_between_messages(&mut self) -> bool {
-        self.connection.is_between_messages()
-            && self.settling.is_none()
-            && self.held.is_none()
-            && self.rests_until().is_none()
-    }
-
-    /// The client as another process needs it.
-    pub(crate) fn save(&self, fds: &mut Vec<OwnedFd>) -> std::io::Result<state::Session> {
-        let Some((bar, _)) = self.bar_file.file() else {
-            return Err(std::io::Error::other("the doorbells are in no file"));
-        };
-        Ok(state::Session {
-            stream: pass(fds, self.connection.as_fd())?,
-            bar: pass(fds, bar.as_fd())?,
-            agreed: self.agreed,
-            config: self.config.bytes().into(),
-            msix: self.msix.bytes().into(),
-            lines: self.irqs.save(fds)?,
-            mappings: self.mappings.save(fds)?,
-            faults: self.memory().2,
-            told: self.told,
-        })
-    }
-
-    /// The client that another process has served.
-    pub(crate) fn restore(
-        saved: state::Session,
-        fds: &mut Descriptors,
-        controller: &Controller,
-    ) -> Result<Self, TakeoverError> {
-        let mut session = Self::new(fds.take(saved.stream)?.into(), controller)?;
-        let bar = Arc::new(File::from(fds.take(saved.bar)?));
-        session.bar_file = HostMemory::from_file(bar, 0, session.bar_file.len())?;
-        session.doorbells = doorbells(&session.bar_file)?;
-        session.agreed = saved.agreed;
-        if !session.config.restore(saved.config) || !session.msix.restore(saved.msix) {
-            return damaged("a configuration space or an MSI-X table of another size");
-        }
-        session.irqs = Irqs::restore(session.msix.vectors, &saved.lines, fds)?;
-        session.mappings = Mappings::restore(&saved.mappings, fds)?;
-        session.faults_before = saved.faults;
-        session.told = saved.told;
-        Ok(session)
-    }
 }
 
 impl AsFd for Session {
