@@ -433,6 +433,10 @@ impl Run {
                 }
             }
         };
+        if self.hosts[host].is_dead() && self.present[namespace] != Some(disk) {
+            // A device that goes away is not waited for until its driver knows what the namespace is now.
+            return Ok(None);
+        }
         let most = handle.max_transfer_block_count();
         let blocks = u32::from(at.blocks).min(most).min(self.disks[disk].blocks as u32);
         let lba = u64::from(at.lba) % (self.disks[disk].blocks - u64::from(blocks) + 1);

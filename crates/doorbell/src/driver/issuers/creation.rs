@@ -71,6 +71,7 @@ impl Core {
         let queue = match made {
             Some(Ok(queue)) => {
                 wanted.made.push((cpu, queue.clone()));
+                self.close_if_ended(&queue);
                 Some(queue)
             }
             Some(Err(error)) => {
@@ -113,11 +114,19 @@ impl Core {
         if let Ok(queue) = &made {
             tracing::debug!(queue = queue.id(), "exclusive I/O queue");
             wanted.exclusive.push(queue.clone());
+            self.close_if_ended(queue);
         }
         drop(wanted);
         let result = made.map(|queue| ExclusiveQueue::new(self.clone(), queue));
         *owner.result.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
         issuers.answered.notify(usize::MAX);
+    }
+
+    /// Whoever ends the controller closes the queues that it finds. It may not have found one that was made just then.
+    fn close_if_ended(&self, queue: &QueuePair) {
+        if self.check_running().is_err() {
+            queue.close(self.lost());
+        }
     }
 
     /// Creates a queue pair on the host and on the device. What a failure leaves behind is undone, or, where the
