@@ -26,6 +26,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use doorbell::{CompletionMode, DriverOptions, Namespace, NvmeDriver};
+use doorbell_device::Device;
 use rustix::time::{ClockId, clock_gettime};
 
 use self::args::Rw;
@@ -52,18 +53,23 @@ const OWN_CHECK: u64 = 64 << 20;
 /// Bounce buffers for a queue, at most.
 const MOST_BOUNCE: u64 = 64 << 20;
 
+/// How completions are found. Where nothing interrupts, the jobs poll, each its own queue: otherwise the driver would do so,
+/// beside them.
+fn completion(global: &Global, device: &dyn Device) -> Completion {
+    match device.interrupt_count() {
+        0 => Completion::Polling,
+        _ => global.completion.unwrap_or(Completion::Adaptive),
+    }
+}
+
 impl Bench {
     pub(crate) fn run(&self, global: &Global) -> Result<()> {
         let stop = Stop::on_interrupt()?;
-        let mut completion = global.completion.unwrap_or(Completion::Adaptive);
         if self.go_on {
-            return self.go_on(&stop, completion);
+            return self.go_on(&stop, global);
         }
         let device = address::open(self.address.as_deref().unwrap_or(OWN_DEVICE))?;
-        if device.interrupt_count() == 0 {
-            // The jobs poll, each its own queue: otherwise the driver would do so, beside them.
-            completion = Completion::Polling;
-        }
+        let completion = completion(global, &*device);
         if self.handover_every.is_some() {
             device.check_leave().context("--handover-every")?;
         }

@@ -20,8 +20,8 @@ use super::relay::{self, Arrival, Cargo, Inherited, Relay};
 use super::report::Report;
 use super::stop::Stop;
 use super::units::Ledger;
-use super::{Bench, Jobs, Shared, Work};
-use crate::cli::Completion;
+use super::{Bench, Jobs, Shared, Work, completion};
+use crate::cli::Global;
 use crate::payload::Payload;
 
 /// A process's turn.
@@ -78,12 +78,14 @@ impl Bench {
     }
 
     /// A turn, not the first: takes over, goes on, and says what was found.
-    pub(super) fn go_on(&self, stop: &Arc<Stop>, completion: Completion) -> Result<()> {
+    pub(super) fn go_on(&self, stop: &Arc<Stop>, global: &Global) -> Result<()> {
         let (socket, results): (OwnedFd, _) = (relay::socket()?, relay::results()?);
         // Finds out how fast the CPU's counter is, which takes a while: before anybody waits.
         let _ = quanta::Clock::new();
-        let taken =
-            Handover::over(socket).take(|device| self.options(doorbell::DriverOptions::new(device), completion))?;
+        let taken = Handover::over(socket).take(|device| {
+            let completion = completion(global, &*device);
+            self.options(doorbell::DriverOptions::new(device), completion)
+        })?;
         let driver = taken.restored.driver;
         let passed_nsid = relay::nsid(&taken.luggage)?;
         let namespace = block_on(driver.namespace(passed_nsid))?;
@@ -104,7 +106,7 @@ impl Bench {
             namespace: &namespace,
             stop,
             pause: &pause,
-            completion,
+            completion: completion(global, &**driver.device()),
             run: passed.run,
             seed: passed.seed,
         };
