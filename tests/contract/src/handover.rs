@@ -9,6 +9,7 @@ use doorbell::{
     CompletionMode, ControllerEvent, ControllerState, DriverOptions, GuestMemory, HostId, InheritedResult, Namespace,
     NotYet, NvmeDriver, RequestError, RestoreError, Restored, ShadowDoorbells, StateError,
 };
+use doorbell_device::DmaMemory;
 use doorbell_emulator::{CommandMatch, ControllerConfig, Fault, FaultPlan, NamespaceConfig};
 use futures_lite::future::poll_once;
 use nvme_spec::feature::FeatureId;
@@ -131,20 +132,41 @@ fn h1_the_old_driver_writes_to_no_memory_of_the_new_one() {
     let memory = saved.memory().to_vec();
     let restored = bench.run(options(&bench, &w.spy).restore(saved.state(), memory.clone())).expect("restored");
     saved.hand_over();
-    let content = || {
-        let mut all = memory.iter().map(|memory| vec![0; memory.len()]).collect::<Vec<_>>();
-        for (memory, bytes) in memory.iter().zip(&mut all) {
-            memory.host().read_at(0, bytes).expect("it is readable");
-        }
-        all
-    };
-    let before = content();
+    let before = content(&memory);
     assert_handed_over(ended(poll(&mut read)));
     drop(read);
     // The read's pages are free, as far as this driver knows.
     assert_handed_over(ended(poll(&mut waits)));
-    assert!(content() == before, "the memory is another's");
+    assert!(content(&memory) == before, "the memory is another's");
     drop(restored);
+}
+
+/// What all this memory holds.
+fn content(memory: &[DmaMemory]) -> Vec<Vec<u8>> {
+    let mut all = memory.iter().map(|memory| vec![0; memory.len()]).collect::<Vec<_>>();
+    for (memory, bytes) in memory.iter().zip(&mut all) {
+        memory.host().read_at(0, bytes).expect("it is readable");
+    }
+    all
+}
+
+#[test]
+fn h1_nothing_is_written_before_it_is_taken_over() {
+    let bench = Bench::new();
+    let shadowed = |options: DriverOptions| options.shadow_doorbells(ShadowDoorbells::WhereOffered);
+    let w = Watched::with(&bench, ControllerConfig::default(), shadowed);
+    for cpu in 0..2 {
+        bench.run(w.namespace.write_slice(cpu, 0, false, &pattern(7, 4096))).expect("written");
+    }
+    let saved = w.driver.save().expect("saved");
+    let memory = saved.memory().to_vec();
+    let before = content(&memory);
+    let prepared = shadowed(options(&bench, &w.spy)).prepare_restore(saved.state(), memory.clone()).expect("prepared");
+    assert!(content(&memory) == before, "it is the old one's still");
+    drop(prepared);
+    drop(saved);
+    assert!(content(&memory) == before, "it is the old one's for good");
+    bench.run(w.namespace.flush(0)).expect("it goes on");
 }
 
 #[test]

@@ -54,7 +54,11 @@ pub(crate) fn build(device: &dyn Device, shape: &Shape, failure: Arc<Failure>) -
     let memory = device.allocate(end, page as u64)?;
     // A chained list needs at least one more page than the data has, so the pool always has a page for it.
     let pool = device.allocate(shape.pool.max(page).next_multiple_of(page), page as u64)?;
-    let [sq_doorbell, cq_doorbell] = doorbells(device, shape.id, shape.dstrd, shape.shadows.as_ref())?;
+    let [sq_doorbell, cq_doorbell] =
+        doorbells(device, shape.id, shape.dstrd, |doorbell, index| match &shape.shadows {
+            Some(shadows) => shadows.over(doorbell, index),
+            None => doorbell,
+        })?;
     let parts = Parts {
         id: shape.id,
         depth: shape.depth,
@@ -76,23 +80,16 @@ fn tells(failure: Arc<Failure>) -> OnFault {
     Box::new(move |fault| failure.misbehaved(fault.clone()))
 }
 
-/// Those of submission and completion queue.
+/// Those of submission and completion queue, each `shadowed`, which is told how many bytes it is behind the first.
 fn doorbells(
     device: &dyn Device,
     id: u16,
     dstrd: u8,
-    shadows: Option<&Arc<Shadows>>,
+    shadowed: impl Fn(Doorbell, usize) -> Doorbell,
 ) -> Result<[Doorbell; 2], DeviceError> {
-    let [sq, cq] = [sq_tail_doorbell(id, dstrd), cq_head_doorbell(id, dstrd)];
-    Ok([doorbell(device, sq, shadows)?, doorbell(device, cq, shadows)?])
-}
-
-fn doorbell(device: &dyn Device, register: usize, shadows: Option<&Arc<Shadows>>) -> Result<Doorbell, DeviceError> {
-    let doorbell = device.doorbell(register)?;
-    Ok(match shadows {
-        Some(shadows) => shadows.over(doorbell, register.saturating_sub(offset::DOORBELLS)),
-        None => doorbell,
-    })
+    let doorbell =
+        |register: usize| Ok(shadowed(device.doorbell(register)?, register.saturating_sub(offset::DOORBELLS)));
+    Ok([doorbell(sq_tail_doorbell(id, dstrd))?, doorbell(cq_head_doorbell(id, dstrd))?])
 }
 
 /// A queue pair of another process, as its memory has it.
@@ -136,7 +133,10 @@ pub(crate) fn adopt(
     let (Some(submission), Some(completion), Some(lists)) = words else {
         return Ok(Err("rings or lists past the end of their memory"));
     };
-    let [sq_doorbell, cq_doorbell] = doorbells(device, id, shape.dstrd, shape.shadows.as_ref())?;
+    let [sq_doorbell, cq_doorbell] = doorbells(device, id, shape.dstrd, |doorbell, index| match &shape.shadows {
+        Some(shadows) => shadows.over_inherited(doorbell, index),
+        None => doorbell,
+    })?;
     let parts = Parts {
         id,
         depth,

@@ -91,18 +91,20 @@ impl Shadows {
         self.active.load(Ordering::Relaxed).then(all)
     }
 
-    /// A doorbell with its shadow, `index` bytes behind the first doorbell. Those that no buffer reaches, which a large
-    /// stride brings there, go without.
+    /// A doorbell of a new queue with its shadow, `index` bytes behind the first doorbell. Those that no buffer reaches,
+    /// which a large stride brings there, go without.
     pub(crate) fn over(self: &Arc<Self>, doorbell: Doorbell, index: usize) -> Doorbell {
-        if index.saturating_add(4) > self.page {
-            return doorbell;
-        }
-        let place = self.place(index);
-        if let Some((shadow, event)) = place.get() {
+        if let Some((shadow, event)) = self.place(index).as_ref().and_then(Place::get) {
             // What an earlier queue of this number left is not the new one's.
             shadow.store(0, Ordering::Relaxed);
             event.store(0, Ordering::Relaxed);
         }
+        self.over_inherited(doorbell, index)
+    }
+
+    /// The same for a queue that the controller has already: its values are what it was told last.
+    pub(crate) fn over_inherited(self: &Arc<Self>, doorbell: Doorbell, index: usize) -> Doorbell {
+        let Some(place) = self.place(index) else { return doorbell };
         let (shadows, rung) = (self.clone(), self.another());
         Doorbell::from_fn(move |value| shadows.ring(&place, &doorbell, &rung, value))
     }
@@ -163,8 +165,10 @@ impl Place {
 
 #[cfg(not(doorbell_loom))]
 impl Shadows {
-    fn place(&self, index: usize) -> Place {
-        Place { memory: self.memory.clone(), shadow: index / 4, event: self.page.saturating_add(index) / 4 }
+    /// Where the words of a doorbell are; nowhere if the buffer is too small.
+    fn place(&self, index: usize) -> Option<Place> {
+        let (memory, fits) = (self.memory.clone(), index.saturating_add(4) <= self.page);
+        fits.then(|| Place { memory, shadow: index / 4, event: self.page.saturating_add(index) / 4 })
     }
 }
 
@@ -183,8 +187,8 @@ impl Place {
 
 #[cfg(doorbell_loom)]
 impl Shadows {
-    fn place(&self, _: usize) -> Place {
-        Place { shadow: AtomicU32::new(0), event: AtomicU32::new(0) }
+    fn place(&self, _: usize) -> Option<Place> {
+        Some(Place { shadow: AtomicU32::new(0), event: AtomicU32::new(0) })
     }
 }
 
