@@ -62,22 +62,27 @@ fn q7_nobody_waits_for_a_doorbell_that_does_not_ring() {
 fn q4_callers_that_poll_are_left_alone_and_not_forgotten() {
     let subsystem = Subsystem::default();
     subsystem.add_namespace(NamespaceConfig::ram(16 << 20)).expect("a namespace");
-    let config = ControllerConfig { latency: Some(Duration::from_micros(200)), ..ControllerConfig::default() };
+    let config = ControllerConfig { latency: Some(Duration::from_millis(1)), ..ControllerConfig::default() };
     let device = emulated(&subsystem, config, Run::Threaded).expect("a device");
     let options = DriverOptions::new(device).cpus(1).completion(CompletionMode::Adaptive);
     let (done, is_done) = mpsc::channel();
     std::thread::spawn(move || {
         let driver = block_on(options.open()).expect("it comes up");
         let namespace = block_on(driver.namespace(1)).expect("namespace 1");
-        let mut data = [0; 512];
+        let (mut data, mut impatient) = ([0; 512], 0);
         for _ in 0..50 {
             let mut read = namespace.read_slice(0, 0, &mut data);
-            assert!(block_on(poll_once(&mut read)).is_none(), "it takes a while");
-            // This caller polls, then loses patience: from then on it is the driver's to find the completion.
-            assert_eq!((0..100).map(|_| driver.poll_cpu(0)).sum::<usize>(), 0);
-            block_on(read).expect("read");
+            let pending = block_on(poll_once(&mut read)).is_none();
+            // This caller polls, then loses patience: from then on it is the driver's to find the completion. On a busy
+            // machine that may be there already.
+            let found: usize = (0..100).map(|_| driver.poll_cpu(0)).sum();
+            impatient += usize::from(pending && found == 0);
+            if pending {
+                block_on(read).expect("read");
+            }
         }
-        done.send(()).expect("it is waited for");
+        done.send(impatient).expect("it is waited for");
     });
-    is_done.recv_timeout(Duration::from_secs(30)).expect("every read ends");
+    let impatient = is_done.recv_timeout(Duration::from_secs(30)).expect("every read ends");
+    assert!(impatient > 0, "no caller lost patience");
 }
