@@ -1,7 +1,8 @@
 //! A device that goes from one process to another, as it is.
 
 use std::fmt;
-use std::os::fd::OwnedFd;
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use crate::{Device, DeviceError, DmaMemory};
@@ -61,6 +62,33 @@ impl Drop for Leaving {
 impl fmt::Debug for Leaving {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Leaving").field("parts", &self.parts).finish_non_exhaustive()
+    }
+}
+
+/// The files that memory lies in, each once however much memory is in it; for back ends.
+#[derive(Debug, Default)]
+pub struct Files {
+    files: Vec<Arc<File>>,
+}
+
+impl Files {
+    /// The number of a file, in the order in which they came.
+    pub fn number(&mut self, file: &Arc<File>) -> u32 {
+        let known = self.files.iter().position(|other| Arc::ptr_eq(other, file));
+        let number = known.unwrap_or_else(|| {
+            self.files.push(file.clone());
+            self.files.len().saturating_sub(1)
+        });
+        u32::try_from(number).unwrap_or(u32::MAX)
+    }
+
+    /// Their descriptors, in that order.
+    ///
+    /// # Errors
+    /// If this process may have no more.
+    pub fn descriptors(&self) -> Result<Vec<OwnedFd>, DeviceError> {
+        let duplicates = self.files.iter().map(|file| file.as_fd().try_clone_to_owned());
+        duplicates.collect::<Result<_, _>>().map_err(DeviceError::io("duplicating a descriptor"))
     }
 }
 

@@ -162,11 +162,10 @@ impl HostMemory {
     pub fn joined(parts: &[HostMemory]) -> Option<HostMemory> {
         let first = parts.first()?;
         let follows = |(a, b): (&HostMemory, &HostMemory)| {
-            let in_file = match (a.region.file_offset(), b.region.file_offset()) {
+            let in_file = match (a.file(), b.file()) {
                 (None, None) => true,
-                (Some(a_file), Some(b_file)) => {
-                    let end = a_file.start().checked_add(a.len as u64);
-                    Arc::ptr_eq(a_file.arc(), b_file.arc()) && end == Some(b_file.start())
+                (Some((a_file, a_start)), Some((b_file, b_start))) => {
+                    Arc::ptr_eq(a_file, b_file) && a_start.checked_add(a.len as u64) == Some(b_start)
                 }
                 _ => false,
             };
@@ -176,7 +175,8 @@ impl HostMemory {
             return None;
         }
         let len = parts.iter().try_fold(0usize, |sum, part| sum.checked_add(part.len))?;
-        let memory = Self::at(first.as_ptr(), len, first.region.prot(), first.region.file_offset().cloned()).ok()?;
+        let file = first.file().map(|(file, start)| FileOffset::from_arc(file.clone(), start));
+        let memory = Self::at(first.as_ptr(), len, first.region.prot(), file).ok()?;
         Some(Self { _owner: Some(Arc::new(Owner::Parts(parts.into()))), ..memory })
     }
 
@@ -187,10 +187,9 @@ impl HostMemory {
             return Err(self.out_of_range(offset, len));
         }
         let start = self.as_ptr().wrapping_add(offset);
-        let file = self.region.file_offset().and_then(|file| {
-            let begins = file.start().checked_add(offset as u64)?;
-            Some(FileOffset::from_arc(file.arc().clone(), begins))
-        });
+        let file = self
+            .file()
+            .and_then(|(file, begins)| Some(FileOffset::from_arc(file.clone(), begins.checked_add(offset as u64)?)));
         let memory = Self::at(start, len, self.region.prot(), file).map_err(|_| self.out_of_range(offset, len))?;
         Ok(Self { _owner: Some(Arc::new(Owner::Parts([self.clone()].into()))), ..memory })
     }
@@ -244,9 +243,26 @@ impl HostMemory {
         self.region.as_ptr()
     }
 
-    /// The file behind the memory and the offset in it, where there is one: what another process needs to map it.
+    /// The file behind the memory and the offset in it, where there is one: what another process needs to map it. None
+    /// where what is written stays this process's own (`MAP_PRIVATE`).
     pub fn file(&self) -> Option<(&Arc<File>, u64)> {
-        self.region.file_offset().map(|f| (f.arc(), f.start()))
+        let shared = self.region.flags() & MAP_SHARED != 0;
+        self.region.file_offset().filter(|_| shared).map(|f| (f.arc(), f.start()))
+    }
+
+    /// Whether another process can use it just as this one does.
+    ///
+    /// # Errors
+    /// [`DeviceError::NotShareable`] says why not.
+    pub fn check_shareable(&self) -> Result<(), DeviceError> {
+        let reason = match self.file() {
+            None => "it does not lie in a file, such as a memfd, that is mapped as shared",
+            Some(_) if !self.is_readable() || !self.is_writable() => {
+                "it is not mapped for both reading and writing here"
+            }
+            Some(_) => return Ok(()),
+        };
+        Err(DeviceError::NotShareable { len: self.len, reason: reason.into() })
     }
 
     /// The memory as 64-bit words. Empty where the memory is not both readable and writable.

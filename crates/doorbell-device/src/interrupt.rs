@@ -57,7 +57,12 @@ impl Interrupt {
     /// [`handled`](Self::handled) unmasks it.
     pub fn level_triggered(unmask: impl Fn() + Send + Sync + 'static) -> Result<Self, DeviceError> {
         let fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(DeviceError::io("eventfd"))?;
-        Ok(Self::made(fd, Box::default(), Some(Box::new(unmask))))
+        Ok(Self::level_triggered_from(fd, unmask))
+    }
+
+    /// The same behind an eventfd that somebody else made.
+    pub(crate) fn level_triggered_from(fd: OwnedFd, unmask: impl Fn() + Send + Sync + 'static) -> Self {
+        Self::made(fd, Box::default(), Some(Box::new(unmask)))
     }
 
     /// One that is signalled for as long as any of `sources` is: to wait for all of them at once. Taking it says how many

@@ -99,7 +99,7 @@ pub use doorbell::Doorbell;
 pub use error::DeviceError;
 pub use file_ring::{FileRing, MemoryPiece};
 pub use groups::WordGroups;
-pub use handover::{Arriving, Leaving, Parts};
+pub use handover::{Arriving, Files, Leaving, Parts};
 pub use host::{Access, HostMemory, OutOfRange};
 pub use interrupt::Interrupt;
 pub use replaceable::ReplaceableMemory;

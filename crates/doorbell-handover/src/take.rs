@@ -4,6 +4,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use doorbell::{DriverOptions, Restored};
+use doorbell_device::vfio::VfioDevice;
 use doorbell_device::{Arriving, Device, DeviceError, Parts};
 use doorbell_vfio_user::VfioUserDevice;
 
@@ -91,6 +92,7 @@ impl Handover {
 /// Goes on with a device, of whatever back end it is.
 fn adopt(parts: Parts) -> Result<Arriving, DeviceError> {
     match &*parts.kind {
+        "pci" => VfioDevice::adopt(parts),
         "vfio-user" => VfioUserDevice::adopt(parts),
         other => Err(DeviceError::NotAdoptable(format!("there is no back end {other:?} here"))),
     }

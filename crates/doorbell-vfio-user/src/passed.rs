@@ -108,11 +108,10 @@ impl VfioUserDevice {
         let mut descriptors = vec![socket];
         let (bar_file, areas) = shared.bar.pass();
         let eventfds = shared.interrupts.iter().map(AsFd::as_fd);
-        let others =
-            bar_file.iter().map(|file| file.as_fd()).chain(eventfds).chain(files.iter().map(|file| file.as_fd()));
-        for fd in others {
+        for fd in bar_file.iter().map(|file| file.as_fd()).chain(eventfds) {
             descriptors.push(fd.try_clone_to_owned().map_err(DeviceError::io("duplicating a descriptor"))?);
         }
+        descriptors.extend(files.descriptors()?);
         let options = &shared.options;
         let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let passed = Passed {

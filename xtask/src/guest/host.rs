@@ -39,7 +39,8 @@ impl<'a> Host<'a> {
         Self { lab, machine, folder, peer, peer_is_ready: false, boots: 1, kept: String::new() }
     }
 
-    /// `qmp COMMAND`, `event NAME DEVICE`, `serve REQUEST`, `sum IMAGE FILE`, `blocks FILE`, `kept` and `peer COMMAND`.
+    /// `qmp COMMAND`, `event NAME DEVICE`, `serve REQUEST`, `sum IMAGE FILE`, `blocks FILE`, `traced EVENT`,
+    /// `kept` and `peer COMMAND`.
     pub(super) fn answer(&mut self, guest: &mut Guest, word: &str, rest: &str) -> Option<Result<Value>> {
         let (one, other) = rest.split_once(' ').unwrap_or((rest, ""));
         Some(match word {
@@ -50,6 +51,7 @@ impl<'a> Host<'a> {
             }
             "sum" => self.sum(one, other),
             "blocks" => self.blocks(one),
+            "traced" => self.traced(rest),
             "kept" => Ok(json!(self.kept)),
             "peer" => self.peer(rest),
             _ => return None,
@@ -96,6 +98,14 @@ impl<'a> Host<'a> {
     /// How many KiB a file takes up.
     fn blocks(&self, file: &str) -> Result<Value> {
         Ok(json!(fs::metadata(self.here(file)?)?.blocks() / 2))
+    }
+
+    /// How often QEMU came by an event that its machine has it trace.
+    fn traced(&self, event: &str) -> Result<Value> {
+        let traced = self.machine.arguments.iter().any(|argument| argument.ends_with(event));
+        ensure!(traced, "{event} is not traced");
+        let said = fs::read_to_string(self.folder.join("qemu"))?;
+        Ok(json!(said.lines().filter(|line| line.split_whitespace().next() == Some(event)).count()))
     }
 
     /// A file of the guest's folder.

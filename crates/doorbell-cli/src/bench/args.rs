@@ -61,7 +61,7 @@ pub(crate) struct Bench {
     ///
     /// The process after goes on with all that is in flight. Printed are the pause (the longest that a job had no completion
     /// around a handover), how long saving took, and that no I/O was lost or done twice. For devices that can go to another
-    /// process: vfio-user:PATH
+    /// process: vfio-user:PATH and pci:ADDRESS
     #[arg(long, value_name = "TIME", value_parser = parse::duration)]
     pub(crate) handover_every: Option<Duration>,
     /// Take over, from the process at standard input

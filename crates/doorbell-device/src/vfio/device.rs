@@ -1,6 +1,7 @@
 use std::fmt;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use nvme_spec::registers::offset;
 
@@ -13,17 +14,20 @@ use super::options::{Interface, InterruptKind, VfioOptions};
 use super::space::Space;
 use super::vectors::Vectors;
 use crate::pci::PciAddress;
-use crate::{Device, DeviceError, DmaMemory, Doorbell, Interrupt, MapRequest};
+use crate::{Device, DeviceError, DmaMemory, Doorbell, Interrupt, Leaving, MapRequest};
 
 /// An NVMe drive of this machine, through VFIO.
 pub struct VfioDevice {
-    options: VfioOptions,
+    pub(super) options: VfioOptions,
     interface: Interface,
-    function: Arc<Function>,
+    pub(super) function: Arc<Function>,
     registers: Bar,
-    vectors: Vectors,
-    space: Arc<Space>,
-    loss: Loss,
+    pub(super) vectors: Vectors,
+    pub(super) space: Arc<Space>,
+    pub(super) loss: Loss,
+    pub(super) me: Weak<Self>,
+    /// Whether it is this process's to use: not before it has come from another one, nor after it has left for one.
+    ours: AtomicBool,
     /// Whether it was let go; held while that is done.
     released: Mutex<bool>,
     /// The same, to be looked at without waiting.
@@ -45,17 +49,35 @@ impl VfioDevice {
     /// As [`open`](Self::open).
     pub fn open_with(options: VfioOptions) -> Result<Arc<Self>, DeviceError> {
         let Opened { device, iommu, interface } = open::open(options.address, options.interface)?;
-        let function = Arc::new(Function::new(device)?);
-        let space = Space::new(iommu)?;
-        let loss = Loss::new()?;
-        function.switch_on()?;
-        let registers = Bar::new(function.clone(), loss.vanished())?;
-        let vectors = Vectors::new(&function, options.interrupts, options.vectors.unwrap_or_else(enough_vectors))?;
-        loss.watch(&function)?;
-        let (released, let_go) = (Mutex::new(false), AtomicBool::new(false));
-        let device = Self { options, interface, function, registers, vectors, space, loss, released, let_go };
+        let (interrupts, most) = (options.interrupts, options.vectors.unwrap_or_else(enough_vectors));
+        let (space, loss) = (Space::new(iommu)?, Loss::new()?);
+        let device = Self::assembled(options, interface, device, loss, space, |function| {
+            function.switch_on()?;
+            Vectors::new(function, interrupts, most)
+        })?;
+        device.loss.watch(&device.function)?;
+        device.ours(true);
         tracing::debug!(?device, "opened");
-        Ok(Arc::new(device))
+        Ok(device)
+    }
+
+    /// A device of all its parts. It is nobody's yet: dropped, it leaves everything as it is.
+    pub(super) fn assembled(
+        options: VfioOptions,
+        interface: Interface,
+        device: OwnedFd,
+        loss: Loss,
+        space: Arc<Space>,
+        vectors: impl FnOnce(&Arc<Function>) -> Result<Vectors, DeviceError>,
+    ) -> Result<Arc<Self>, DeviceError> {
+        let function = Arc::new(Function::new(device)?);
+        let vectors = vectors(&function)?;
+        let registers = Bar::new(function.clone(), loss.vanished())?;
+        let (ours, released, let_go) = (AtomicBool::new(false), Mutex::new(false), AtomicBool::new(false));
+        Ok(Arc::new_cyclic(|me| {
+            let me = me.clone();
+            Self { options, interface, function, registers, vectors, space, loss, me, ours, released, let_go }
+        }))
     }
 
     /// How it is reached.
@@ -94,21 +116,51 @@ impl VfioDevice {
         Ok(value)
     }
 
+    pub(super) fn ours(&self, ours: bool) {
+        self.ours.store(ours, Ordering::SeqCst);
+    }
+
+    /// An error if its registers are of no use here.
+    fn check_reachable(&self) -> Result<(), DeviceError> {
+        if !self.ours.load(Ordering::SeqCst) {
+            return Err(DeviceError::Gone("it is another process's".into()));
+        }
+        self.loss.check_reachable()
+    }
+
+    /// Another process has it: nothing here reaches it, and what is dropped here is not taken from it.
+    pub(super) fn left(&self) {
+        self.ours(false);
+        if let Err(error) = self.let_go_here() {
+            tracing::error!(%error, "the registers stay mapped");
+        }
+        self.space.decide(true);
+    }
+
+    /// Without a word to the device, or to the system about it.
+    fn let_go_here(&self) -> Result<(), DeviceError> {
+        let replaced = self.registers.release();
+        self.function.close();
+        replaced
+    }
+
     fn let_go(&self) -> Result<(), DeviceError> {
+        self.space.wait_decided();
         let mut released = self.released.lock().unwrap_or_else(PoisonError::into_inner);
         if *released {
             return Ok(());
         }
         self.let_go.store(true, Ordering::SeqCst);
         self.loss.let_go();
-        self.vectors.release(&self.function);
-        self.loss.release(&self.function);
-        if let Err(error) = self.function.stop_bus_master() {
-            tracing::debug!(%error, "the device is stopped by closing it");
+        if self.ours.load(Ordering::SeqCst) {
+            self.vectors.release(&self.function);
+            self.loss.release(&self.function);
+            if let Err(error) = self.function.stop_bus_master() {
+                tracing::debug!(%error, "the device is stopped by closing it");
+            }
         }
-        let replaced = self.registers.release();
-        // The system takes interrupts, bus mastering and the mappings from a device that is closed.
-        self.function.close();
+        // The system takes interrupts, bus mastering and the mappings from a device that nobody has open any more.
+        let replaced = self.let_go_here();
         self.space.release();
         *released = replaced.is_ok();
         replaced
@@ -127,22 +179,22 @@ impl Device for VfioDevice {
     }
 
     fn read32(&self, offset: usize) -> Result<u32, DeviceError> {
-        self.loss.check_reachable()?;
+        self.check_reachable()?;
         self.unless_gone(self.registers.read32(offset)?, u32::MAX)
     }
 
     fn read64(&self, offset: usize) -> Result<u64, DeviceError> {
-        self.loss.check_reachable()?;
+        self.check_reachable()?;
         self.unless_gone(self.registers.read64(offset)?, u64::MAX)
     }
 
     fn write32(&self, offset: usize, value: u32) -> Result<(), DeviceError> {
-        self.loss.check_reachable()?;
+        self.check_reachable()?;
         self.registers.write32(offset, value)
     }
 
     fn write64(&self, offset: usize, value: u64) -> Result<(), DeviceError> {
-        self.loss.check_reachable()?;
+        self.check_reachable()?;
         self.registers.write64(offset, value)
     }
 
@@ -177,12 +229,13 @@ impl Device for VfioDevice {
     }
 
     fn reset(&self) -> Result<(), DeviceError> {
+        self.space.wait_decided();
         // Of a device that is not there it would be waited for in vain.
-        self.loss.check_reachable()?;
+        self.check_reachable()?;
         self.function.reset()?;
         // The system restores configuration space; should it not have, the device would be dead.
         self.function.switch_on()?;
-        self.vectors.after_reset();
+        self.vectors.unmask();
         Ok(())
     }
 
@@ -196,6 +249,14 @@ impl Device for VfioDevice {
 
     fn release(&self) -> Result<(), DeviceError> {
         self.let_go()
+    }
+
+    fn check_leave(&self) -> Result<(), DeviceError> {
+        self.check_pass()
+    }
+
+    fn leave(&self, memory: &[DmaMemory]) -> Result<Leaving, DeviceError> {
+        self.pass(memory)
     }
 }
 

@@ -1,24 +1,20 @@
 //! What translates the device's addresses: one of two interfaces of the system to the same thing.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use iommufd_bindings as iommufd;
 use vfio_bindings::bindings::vfio;
 
 use super::caps;
 use super::sys::{self, Request, Unmap};
-use crate::{Access, DeviceError};
+use crate::{Access, DeviceError, HostMemory};
 
 /// The address space of a device.
 #[derive(Debug)]
 pub(super) enum Iommu {
     /// A container with an IOMMU of type 1, and the group that is in it. The order is that of closing.
-    Type1 {
-        #[expect(dead_code, reason = "it is kept, and closed when this is dropped")]
-        group: OwnedFd,
-        container: OwnedFd,
-    },
+    Type1 { group: OwnedFd, container: OwnedFd },
     /// An IOAS of iommufd, which the device is attached to.
     Iommufd { iommufd: OwnedFd, ioas: u32 },
 }
@@ -48,8 +44,9 @@ impl Iommu {
         }
     }
 
-    /// Maps memory of this process, `len` bytes at `vaddr`, for the device at `iova`.
-    pub(super) fn map(&self, iova: u64, vaddr: u64, len: u64, access: Access) -> io::Result<()> {
+    /// Maps memory of this process for the device at `iova`.
+    pub(super) fn map(&self, iova: u64, host: &HostMemory, access: Access) -> io::Result<()> {
+        let (vaddr, len) = (host.as_ptr().expose_provenance() as u64, host.len() as u64);
         let reads = access.allows(Access::Read);
         let writes = access.allows(Access::Write);
         match self {
@@ -64,6 +61,15 @@ impl Iommu {
                 let read = if reads { iommufd::iommufd_ioas_map_flags_IOMMU_IOAS_MAP_READABLE } else { 0 };
                 let write = if writes { iommufd::iommufd_ioas_map_flags_IOMMU_IOAS_MAP_WRITEABLE } else { 0 };
                 let flags = read | write | iommufd::iommufd_ioas_map_flags_IOMMU_IOAS_MAP_FIXED_IOVA;
+                if let Some((file, start)) = host.file() {
+                    // By its file, so that it can be made another process's (Linux 6.13, and memfds only).
+                    let fd = file.as_raw_fd();
+                    let mut message =
+                        iommufd::iommu_ioas_map_file { size: 0, flags, ioas_id: *ioas, fd, start, length: len, iova };
+                    if sys::call(iommufd, Request::IOAS_MAP_FILE, &mut message).is_ok() {
+                        return Ok(());
+                    }
+                }
                 let mut message = iommufd::iommu_ioas_map {
                     flags,
                     ioas_id: *ioas,
@@ -98,6 +104,28 @@ impl Iommu {
             return Err(DeviceError::io("unmapping DMA memory")(io::Error::other(only)));
         }
         Ok(())
+    }
+}
+
+impl Iommu {
+    /// What reaches it, for another process; the device is not among it.
+    pub(super) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        match self {
+            Self::Type1 { group, container } => vec![group.as_fd(), container.as_fd()],
+            Self::Iommufd { iommufd, .. } => vec![iommufd.as_fd()],
+        }
+    }
+
+    /// The memory that another process has had locked for it counts as this process's from now on.
+    pub(super) fn change_process(&self) -> io::Result<()> {
+        match self {
+            // What is locked stays that of whoever mapped it, until it is unmapped.
+            Self::Type1 { .. } => Ok(()),
+            Self::Iommufd { iommufd, .. } => {
+                let mut message = iommufd::iommu_ioas_change_process::default();
+                sys::call(iommufd, Request::IOAS_CHANGE_PROCESS, &mut message).map(drop)
+            }
+        }
     }
 }
 

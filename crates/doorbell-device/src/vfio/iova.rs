@@ -42,6 +42,32 @@ impl Iovas {
         Some(found)
     }
 
+    /// Takes what is known to be mapped: whether it could be, next to what is taken.
+    pub(super) fn insert(&mut self, iova: u64, len: u64) -> bool {
+        let Some(end) = iova.checked_add(len).filter(|_| len != 0) else { return false };
+        let allowed = self.allowed.iter().any(|(start, last)| iova >= *start && end.saturating_sub(1) <= *last);
+        let before = self.taken.range(..end).next_back();
+        let free = before.is_none_or(|(begins, len)| begins.saturating_add(*len) <= iova);
+        let fits = allowed && free;
+        if fits {
+            self.taken.insert(iova, len);
+            self.next = self.next.max(end);
+        }
+        fits
+    }
+
+    /// All mappings: where each begins, and its length.
+    pub(super) fn all(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.taken.iter().map(|(iova, len)| (*iova, *len))
+    }
+
+    /// The mapping that lies around some memory.
+    pub(super) fn around(&self, iova: u64, len: u64) -> Option<(u64, u64)> {
+        let (start, mapped) = self.taken.range(..=iova).next_back()?;
+        let end = iova.checked_sub(*start)?.checked_add(len)?;
+        (end <= *mapped).then_some((*start, *mapped))
+    }
+
     pub(super) fn give_back(&mut self, iova: u64) {
         self.taken.remove(&iova);
     }
@@ -109,6 +135,28 @@ mod tests {
         assert_eq!(iovas.take(4096, 1 << 63, 0), None);
         assert_eq!(Iovas::new(vec![]).take(4096, 4096, 0), None);
         assert_eq!(Iovas::new(vec![(0, 4095)]).take(4096, 4096, 0), None);
+    }
+
+    #[test]
+    fn what_another_process_mapped_is_taken_once_and_where_it_may_be() {
+        let mut iovas = Iovas::new(WITH_HOLE.to_vec());
+        for (iova, len, fits) in [
+            (0x10_0000, 0x2000, true),
+            (0x10_1000, 0x1000, false),
+            (0x0f_f000, 0x1_0000, false),
+            (0x10_2000, 0x1000, true),
+            (0x1000, 0x1000, false),
+            (0xfedf_f000, 0x2000, false),
+            (u64::MAX, 2, false),
+            (0x20_0000, 0, false),
+        ] {
+            assert_eq!(iovas.insert(iova, len), fits, "{iova:#x}");
+        }
+        assert_eq!(iovas.all().collect::<Vec<_>>(), [(0x10_0000, 0x2000), (0x10_2000, 0x1000)]);
+        assert_eq!(iovas.around(0x10_1000, 0x1000), Some((0x10_0000, 0x2000)));
+        assert_eq!(iovas.around(0x10_1000, 0x1001), None);
+        assert_eq!(iovas.around(0x1000, 1), None);
+        assert!(iovas.take(4096, 4096, 0).is_some_and(|iova| iova >= 0x10_4000));
     }
 
     proptest! {

@@ -29,16 +29,20 @@ pub(super) struct Loss {
 
 impl Loss {
     pub(super) fn new() -> Result<Self, DeviceError> {
+        Self::with(Interrupt::new()?, Interrupt::new()?)
+    }
+
+    /// With what the system signals it with, or will.
+    pub(super) fn with(asked_back: Interrupt, link_failed: Interrupt) -> Result<Self, DeviceError> {
         let reason = OnceLock::new();
-        let sources =
-            [(Interrupt::new()?, ASKED_BACK), (Interrupt::new()?, LINK_FAILED), (Interrupt::new()?, VANISHED)];
+        let sources = [(asked_back, ASKED_BACK), (link_failed, LINK_FAILED), (Interrupt::new()?, VANISHED)];
         let any = Interrupt::any_of(sources.each_ref().map(|(interrupt, _)| interrupt.clone()))?;
         Ok(Self { reason, unreachable: AtomicBool::new(false), sources, any })
     }
 
     /// Asks the system to signal it.
     pub(super) fn watch(&self, function: &Function) -> Result<(), DeviceError> {
-        let [(asked_back, _), (link_failed, _), _] = &self.sources;
+        let [asked_back, link_failed] = self.notices();
         let request = vectors::signal(function, vfio::VFIO_PCI_REQ_IRQ_INDEX, asked_back)?;
         let error = vectors::signal(function, vfio::VFIO_PCI_ERR_IRQ_INDEX, link_failed)?;
         tracing::debug!(request, error, "notices of the device's loss");
@@ -50,6 +54,12 @@ impl Loss {
         for index in [vfio::VFIO_PCI_REQ_IRQ_INDEX, vfio::VFIO_PCI_ERR_IRQ_INDEX] {
             vectors::disable(function, index);
         }
+    }
+
+    /// What the system signals it with.
+    pub(super) fn notices(&self) -> [&Interrupt; 2] {
+        let [(asked_back, _), (link_failed, _), _] = &self.sources;
+        [asked_back, link_failed]
     }
 
     /// Signalled with any of the reasons.

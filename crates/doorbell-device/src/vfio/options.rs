@@ -90,7 +90,7 @@ impl FromStr for VfioOptions {
                     options.interface = Some(found.ok_or_else(|| bad("interface", "group or iommufd"))?);
                 }
                 "interrupts" => {
-                    let found = InterruptKind::ALL.into_iter().find(|kind| kind.name() == value);
+                    let found = InterruptKind::named(value);
                     options.interrupts = Some(found.ok_or_else(|| bad("interrupts", "msix, msi, intx or none"))?);
                 }
                 "vectors" => {
@@ -131,6 +131,10 @@ impl Interface {
 
 impl InterruptKind {
     const ALL: [Self; 4] = [Self::MsiX, Self::Msi, Self::Intx, Self::None];
+
+    pub(super) fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
 
     pub(super) fn name(self) -> &'static str {
         match self {

@@ -29,6 +29,8 @@ impl Request {
     pub(super) const IOAS_ALLOC: Self = Self(iommufd::IOMMUFD_CMD_IOAS_ALLOC as u8);
     pub(super) const IOAS_IOVA_RANGES: Self = Self(iommufd::IOMMUFD_CMD_IOAS_IOVA_RANGES as u8);
     pub(super) const IOAS_MAP: Self = Self(iommufd::IOMMUFD_CMD_IOAS_MAP as u8);
+    pub(super) const IOAS_MAP_FILE: Self = Self(iommufd::IOMMUFD_CMD_IOAS_MAP_FILE as u8);
+    pub(super) const IOAS_CHANGE_PROCESS: Self = Self(iommufd::IOMMUFD_CMD_IOAS_CHANGE_PROCESS as u8);
     pub(super) const IOAS_UNMAP: Self = Self(iommufd::IOMMUFD_CMD_IOAS_UNMAP as u8);
 
     const GROUP_SET_CONTAINER: Self = Self::vfio(4);
@@ -68,7 +70,10 @@ messages!(argsz:
     vfio::vfio_iommu_type1_info, vfio::vfio_iommu_type1_dma_map, vfio::vfio_device_attach_iommufd_pt,
     Unmap, BindIommufd,
 );
-messages!(size: iommufd::iommu_ioas_alloc, iommufd::iommu_ioas_map, iommufd::iommu_ioas_unmap, IovaRanges);
+messages!(size:
+    iommufd::iommu_ioas_alloc, iommufd::iommu_ioas_map, iommufd::iommu_ioas_map_file, iommufd::iommu_ioas_unmap,
+    iommufd::iommu_ioas_change_process, IovaRanges,
+);
 
 /// `vfio_iommu_type1_dma_unmap`, without the array at its end.
 #[repr(C)]

@@ -1,6 +1,6 @@
 //! Interrupts, each an eventfd that the system signals.
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 
 use vfio_bindings::bindings::vfio;
@@ -34,6 +34,19 @@ impl Vectors {
         Ok(Self { kind: InterruptKind::None, interrupts: Vec::new() })
     }
 
+    /// Those that another process has set up.
+    pub(super) fn adopt(
+        function: &Arc<Function>,
+        kind: InterruptKind,
+        eventfds: Vec<OwnedFd>,
+    ) -> Result<Self, DeviceError> {
+        let adopted = eventfds.into_iter().map(|fd| match kind {
+            InterruptKind::Intx => Interrupt::level_triggered_from(fd, unmask_pin(function)),
+            _ => Interrupt::from_fd(fd),
+        });
+        Ok(Self { kind, interrupts: adopted.collect() })
+    }
+
     pub(super) fn kind(&self) -> InterruptKind {
         self.kind
     }
@@ -47,8 +60,12 @@ impl Vectors {
         found.ok_or(DeviceError::BadVector { vector, count: self.count() })
     }
 
-    /// After a reset: a pin that was masked because it had interrupted may interrupt again.
-    pub(super) fn after_reset(&self) {
+    pub(super) fn all(&self) -> &[Interrupt] {
+        &self.interrupts
+    }
+
+    /// A pin that is masked because it had interrupted may interrupt again.
+    pub(super) fn unmask(&self) {
         self.interrupts.iter().for_each(Interrupt::handled);
     }
 
@@ -124,8 +141,12 @@ fn interrupt(function: &Arc<Function>, kind: InterruptKind) -> Result<Interrupt,
     if kind != InterruptKind::Intx {
         return Interrupt::new();
     }
+    Interrupt::level_triggered(unmask_pin(function))
+}
+
+fn unmask_pin(function: &Arc<Function>) -> impl Fn() + Send + Sync + 'static {
     let function = function.clone();
-    Interrupt::level_triggered(move || {
+    move || {
         // The system masks the pin as it signals, or the processor would be interrupted until the device is served.
         let flags = vfio::VFIO_IRQ_SET_DATA_NONE | vfio::VFIO_IRQ_SET_ACTION_UNMASK;
         let what = DeviceError::io("unmasking the interrupt");
@@ -135,7 +156,7 @@ fn interrupt(function: &Arc<Function>, kind: InterruptKind) -> Result<Interrupt,
             Ok(_) | Err(DeviceError::Gone(_)) => {}
             Err(error) => tracing::error!(%error, "the device interrupts no more"),
         }
-    })
+    }
 }
 
 /// How many interrupts of a kind there are.

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::sync::Arc;
 
-use doorbell_device::{Access, DeviceError, HostMemory};
+use doorbell_device::{Access, DeviceError, Files, HostMemory};
 use prost::Message;
 
 use super::{Changes, Placed, Region, Space};
@@ -32,22 +32,17 @@ pub(crate) struct PassedRegion {
 
 impl Space {
     /// All mappings, and the files that they lie in.
-    pub(crate) fn pass(&self, _locked: &Changes) -> Result<(Vec<PassedRegion>, Vec<Arc<File>>), DeviceError> {
-        let mut files: Vec<Arc<File>> = Vec::new();
+    pub(crate) fn pass(&self, _locked: &Changes) -> Result<(Vec<PassedRegion>, Files), DeviceError> {
+        let mut files = Files::default();
         let mut passed = Vec::new();
         for (iova, region) in self.regions().iter() {
             region.check_shareable()?;
-            let known = files.iter().position(|file| Arc::ptr_eq(file, &region.file));
-            let file = known.unwrap_or_else(|| {
-                files.push(region.file.clone());
-                files.len().saturating_sub(1)
-            });
             passed.push(PassedRegion {
                 iova: *iova,
                 len: region.len,
                 readable: region.access.allows(Access::Read),
                 writable: region.access.allows(Access::Write),
-                file: u32::try_from(file).unwrap_or(u32::MAX),
+                file: files.number(&region.file),
                 offset: region.offset,
                 shared: false,
             });
@@ -71,11 +66,7 @@ impl Space {
 
 impl Region {
     fn check_shareable(&self) -> Result<(), DeviceError> {
-        if self.parts.iter().all(|part| part.is_readable() && part.is_writable()) {
-            return Ok(());
-        }
-        let len = usize::try_from(self.len).unwrap_or(usize::MAX);
-        Err(DeviceError::NotShareable { len, reason: "it is not mapped for both reading and writing here".into() })
+        self.parts.iter().try_for_each(HostMemory::check_shareable)
     }
 }
 

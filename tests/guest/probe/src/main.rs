@@ -4,6 +4,7 @@
 
 mod disable;
 mod misdirect;
+mod undo;
 mod watch;
 
 use std::process::ExitCode;
@@ -33,6 +34,11 @@ enum Verb {
         /// The process
         process: i32,
     },
+    /// Nearly hand a drive over, again and again, and go on with it
+    Undo {
+        /// pci:...
+        address: String,
+    },
     /// Write and read every namespace until told to stop, and tell what happens to them
     Watch {
         /// pci:...
@@ -44,6 +50,7 @@ fn main() -> ExitCode {
     let result = doorbell_device::sigbus::install().context("SIGBUS").and_then(|()| match Arguments::parse().verb {
         Verb::Misdirect { address } => misdirect::run(&*open(&address)?),
         Verb::Disable { process } => disable::run(process),
+        Verb::Undo { address } => undo::run(open(&address)?),
         Verb::Watch { address } => watch::run(open(&address)?),
     });
     match result {
