@@ -69,11 +69,9 @@ impl Host {
             RequestError::Gone => blame.ended || blame.disturbed,
             RequestError::Nvme(error) => {
                 let status = error.status;
-                // What an identifier answers that names no namespace is not settled by the specification.
-                let absent = [Status::INVALID_NAMESPACE_OR_FORMAT, Status::INVALID_FIELD_IN_COMMAND];
                 let aborted = [Status::ABORT_REQUESTED, Status::ABORTED_SQ_DELETION];
                 (blame.disturbed || blame.ended) && aborted.contains(&status)
-                    || blame.removed && absent.contains(&status)
+                    || blame.removed && is_absent(status)
                     || blame.resized && status == Status::LBA_OUT_OF_RANGE
                     || self.struck_by(status)
                     || self.blame.admin_fails && status == Status::INTERNAL_ERROR
@@ -107,4 +105,9 @@ impl Host {
         let applied = self.device.with_controller(|controller| controller.faults_applied());
         self.planted.to_come(&applied, &self.injector)
     }
+}
+
+/// What is answered where an identifier names no namespace is not settled by the specification.
+pub(crate) fn is_absent(status: Status) -> bool {
+    [Status::INVALID_NAMESPACE_OR_FORMAT, Status::INVALID_FIELD_IN_COMMAND].contains(&status)
 }

@@ -16,7 +16,7 @@ impl Run {
         match done {
             Done::Io(result, data) => self.io_ended(operation, result, data),
             Done::Claimed(result) => match operation.what {
-                What::Claimed(crossed) => self.claimed(operation.host, crossed, *result),
+                What::Claimed(sent, crossed) => self.claimed(operation.host, sent, crossed, *result),
                 _ => Ok(()),
             },
             Done::Opened(result) => self.opened(operation.host, result),

@@ -7,11 +7,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use doorbell::{ErrorClass, InheritedCommand, InheritedResult, RequestError, Restored, Saved};
-use nvme_spec::Status;
+use nvme_spec::{AdminOpcode, Status};
 
 use crate::agreement::Group;
+use crate::blame::is_absent;
 use crate::model::Tick;
-use crate::operation::{self, Crossed, Operation, What};
+use crate::operation::{self, Crossed, Operation, Sent, What};
+use crate::rng::Rng;
 use crate::run::{Check, Run, failure};
 
 /// A driver that is held still.
@@ -43,6 +45,13 @@ pub(crate) enum Then {
 }
 
 impl Saves {
+    /// Every so many moments, wherever that is in a step.
+    pub(crate) fn draw(rng: &mut Rng) -> Self {
+        let every = rng.pick(&[100, 400, 1500]);
+        let then = rng.pick(&[Then::HandedOver, Then::HandedOverLater, Then::GoneOnWith]);
+        Self { first: rng.below(every), every, then }
+    }
+
     /// Whether drivers are saved at this moment.
     pub(crate) fn are_due(&self, moment: u64) -> bool {
         moment.checked_sub(self.first).is_some_and(|since| since.is_multiple_of(self.every))
@@ -159,7 +168,8 @@ impl Run {
             }
             let crossed = crossing.remove(&command.tag()).filter(|crossed| crossed.is(&command));
             let start = crossed.as_ref().map(|crossed| crossed.start);
-            let (disk, what) = (crossed.as_ref().map_or(0, |crossed| crossed.disk), What::Claimed(crossed));
+            let sent = Sent { queue: command.queue(), command: *command.command() };
+            let (disk, what) = (crossed.as_ref().map_or(0, |crossed| crossed.disk), What::Claimed(sent, crossed));
             let id = self.start(index, disk, what, operation::claim(command), Vec::new(), None);
             if let Some(operation) = self.operations.iter_mut().find(|operation| operation.id == id) {
                 operation.start = start.unwrap_or(operation.start);
@@ -178,7 +188,13 @@ impl Run {
     }
 
     /// What was in flight then has ended, and its new owner hears of it.
-    pub(crate) fn claimed(&mut self, host: usize, crossed: Option<Crossed>, result: InheritedResult) -> Check {
+    pub(crate) fn claimed(
+        &mut self,
+        host: usize,
+        sent: Sent,
+        crossed: Option<Crossed>,
+        result: InheritedResult,
+    ) -> Check {
         let outcome = match (&result.completion, &crossed) {
             (Ok(_), Some(_)) => "done",
             (Ok(_), None) => "done, of what is not known",
@@ -196,6 +212,8 @@ impl Run {
             // Nobody knows what it was to compare.
             (Err(error), None) if differs(&error) => Ok(()),
             (Err(error), crossed) if kept_out(&error, &crossed) => Ok(()),
+            // Drivers look again at namespaces that are long gone.
+            (Err(error), _) if sent.is_identify() && error.status().is_some_and(is_absent) => Ok(()),
             // Nobody held its namespace any more when the controller was reset, so it was not sent again.
             (Err(error), _)
                 if self.hosts[host].blame.disturbed && error.status() == Some(Status::INVALID_NAMESPACE_OR_FORMAT) =>
@@ -205,7 +223,8 @@ impl Run {
             (Err(error), _) if !self.hosts[host].permits(&error) => failure(
                 "error",
                 format!(
-                    "host {host}: a command that was handed over failed with `{error}`, for which there is no reason"
+                    "host {host}: {sent:?}, which was handed over, failed with `{error}`, for which there is no reason: {:?}",
+                    self.hosts[host].blame
                 ),
             ),
             (Err(_), _) | (Ok(_), None) => Ok(()),
@@ -244,6 +263,12 @@ fn is_of_reservations(error: &RequestError) -> bool {
 fn differs(error: &RequestError) -> bool {
     let halves = [Status::ABORTED_MISSING_FUSED, Status::ABORTED_FAILED_FUSED];
     error.class() == ErrorClass::Miscompare || error.status().is_some_and(|status| halves.contains(&status))
+}
+
+impl Sent {
+    fn is_identify(&self) -> bool {
+        self.queue == 0 && self.command.cdw0.opcode() == AdminOpcode::IDENTIFY.0
+    }
 }
 
 impl Crossed {

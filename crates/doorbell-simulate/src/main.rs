@@ -150,7 +150,9 @@ fn simulate(arguments: &Arguments) -> (Tally, Vec<(u64, Failure)>) {
 fn scenario(arguments: &Arguments, seed: u64) -> Scenario {
     let mut scenario = Scenario::draw(seed, arguments.steps);
     let then = arguments.then;
-    scenario.setup.saves = arguments.save_at.map(|first| Saves { first, every: u64::MAX, then });
+    if let Some(first) = arguments.save_at {
+        scenario.setup.saves = Some(Saves { first, every: u64::MAX, then });
+    }
     if let Some(keep) = &arguments.keep {
         scenario.steps.retain(|(number, _)| shrink::is_kept(keep, *number));
     }

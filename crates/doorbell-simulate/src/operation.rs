@@ -11,6 +11,7 @@ use doorbell::{
     DmaBuffer, DriverError, DriverOptions, GuestMemory, InheritedCommand, InheritedResult, LbaRange, Namespace,
     NamespaceError, NvmeDriver, PagedRange, RequestError, ReservationReport, ShutdownMode,
 };
+use nvme_spec::Command;
 use nvme_spec::reservation::{AcquireAction, RegisterAction, ReleaseAction, ReservationType};
 
 use crate::agreement::{Demand, Group};
@@ -65,8 +66,15 @@ pub(crate) enum What {
     Reset,
     Unregister,
     Shutdown,
-    /// What another driver sent.
-    Claimed(Option<Crossed>),
+    /// What another driver sent: the command, and the operation that it is all of, if there is one.
+    Claimed(Sent, Option<Crossed>),
+}
+
+/// A command, and the queue that it is on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sent {
+    pub(crate) queue: u16,
+    pub(crate) command: Command,
 }
 
 /// An operation whose command another driver goes on with.
@@ -98,7 +106,7 @@ impl What {
             Self::Reset => "reset",
             Self::Unregister => "unregister",
             Self::Shutdown => "shutdown",
-            Self::Claimed(_) => "claimed",
+            Self::Claimed(..) => "claimed",
         }
     }
 
@@ -114,7 +122,7 @@ impl What {
     pub(crate) fn is_io(&self) -> bool {
         !matches!(
             self,
-            Self::Open | Self::Attach { .. } | Self::Reset | Self::Unregister | Self::Shutdown | Self::Claimed(_)
+            Self::Open | Self::Attach { .. } | Self::Reset | Self::Unregister | Self::Shutdown | Self::Claimed(..)
         )
     }
 }

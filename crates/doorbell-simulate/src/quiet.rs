@@ -9,6 +9,7 @@ use nvme_spec::AdminOpcode;
 use nvme_spec::registers::{Csts, offset};
 
 use crate::fault::Kind;
+use crate::host::Host;
 use crate::operation::{self, What};
 use crate::run::{Check, Run, failure};
 
@@ -70,7 +71,10 @@ impl Run {
             self.decide_all()?;
             self.sleep(Duration::from_millis(500))?;
         }
-        for (host, _) in self.hosts.iter_mut().zip(well).filter(|(_, well)| *well) {
+        // Others have gone on since each was looked at, and drivers may have been saved.
+        let still: Vec<bool> = (0..self.hosts.len()).map(|host| self.has_nothing_pending(host)).collect();
+        let hosts = self.hosts.iter_mut().zip(well.into_iter().zip(still));
+        for (host, _) in hosts.filter(|(host, (well, still))| *still && is_driven_by(host, well.as_ref())) {
             let mut to_come = host.to_come();
             // If it was a completion queue's, it is missed when that queue is full.
             to_come.extend(host.struck().into_iter().filter(|kind| *kind == Kind::DoorbellLost));
@@ -116,17 +120,17 @@ impl Run {
         None
     }
 
-    /// Whether a host's driver has nothing to recover from. What struck may show with the next command only (L3): so there
-    /// is one on each queue.
-    fn is_well(&mut self, index: usize) -> Check<bool> {
+    /// A host's driver, if it has nothing to recover from, and its resets. What struck may show with the next command only
+    /// (L3): so there is one on each queue.
+    fn is_well(&mut self, index: usize) -> Check<Option<(Arc<NvmeDriver>, u64)>> {
         let host = &self.hosts[index];
-        let Some(driver) = host.driver.clone().filter(|_| !host.is_dead()) else { return Ok(false) };
+        let Some(driver) = host.driver.clone().filter(|_| !host.is_dead()) else { return Ok(None) };
         let held = || host.namespaces.iter().flatten();
         let there = held().find(|(_, disk)| self.present.contains(&Some(*disk)));
         // One that is known to be removed sends nothing.
         let sends = held().find(|(handle, _)| !handle.is_removed());
         let handle = there.or(sends).or(held().next()).cloned();
-        let (Some((namespace, disk)), true) = (handle, host.blame.is_any()) else { return Ok(false) };
+        let (Some((namespace, disk)), true) = (handle, host.blame.is_any()) else { return Ok(None) };
         let resets = driver.inspect().controller.resets;
         let failed = self.failed;
         for cpu in 0..self.setup.cpus {
@@ -137,11 +141,17 @@ impl Run {
             self.wait_for(id)?;
         }
         self.be_looked_at()?;
-        let view = driver.inspect();
-        let same = view.controller.resets == resets && driver.state() == ControllerState::Running;
-        // An admin command that is never answered shows when its time is up.
-        let answered = view.admin.pending.iter().all(|command| command.opcode == AdminOpcode::ASYNC_EVENT_REQUEST.0);
-        Ok(same && answered && self.failed == failed && self.busy().is_none())
+        let well = self.failed == failed && self.has_nothing_pending(index);
+        Ok(Some((driver, resets)).filter(|_| well))
+    }
+
+    /// Whether nothing is under way on a host. An admin command that is never answered shows when its time is up.
+    fn has_nothing_pending(&self, index: usize) -> bool {
+        let Some(driver) = &self.hosts[index].driver else { return false };
+        let pending = driver.inspect().admin.pending;
+        pending.iter().all(|command| command.opcode == AdminOpcode::ASYNC_EVENT_REQUEST.0)
+            && self.operations.iter().all(|operation| operation.host != index)
+            && self.busy().is_none()
     }
 
     /// What is still under way on some device, or kept for it.
@@ -168,7 +178,9 @@ impl Run {
         self.quiesce()?;
         let deadline = self.world.now() + LEFT;
         self.hosts[index].leaving = false;
-        while self.hosts[index].driver.is_none() && !self.hosts[index].ledger.live_ranges().is_empty() {
+        // One that is still coming up has no memory yet.
+        let is_there = |host: &Host| Arc::strong_count(&host.injector) > 1 || !host.ledger.live_ranges().is_empty();
+        while self.hosts[index].driver.is_none() && is_there(&self.hosts[index]) {
             if self.world.now() > deadline {
                 let live = self.hosts[index].ledger.live_ranges();
                 return failure(
@@ -242,6 +254,13 @@ impl Run {
         }
         Ok(())
     }
+}
+
+/// Whether this driver still has the host's device, and has not reset it since.
+fn is_driven_by(host: &Host, well: Option<&(Arc<NvmeDriver>, u64)>) -> bool {
+    let (Some(driver), Some((seen, resets))) = (&host.driver, well) else { return false };
+    let same = Arc::ptr_eq(driver, seen) && driver.state() == ControllerState::Running;
+    same && driver.inspect().controller.resets == *resets
 }
 
 /// The disk that has this identity, if there is one.

@@ -85,10 +85,10 @@ pub(crate) struct Run {
 /// Carries it out. `tell` hears of everything, if anybody wants to.
 pub(crate) fn run(scenario: &Scenario, tell: bool) -> Result<Outcome, Failure> {
     let mut run = Run::new(scenario)?;
-    for (number, step) in &scenario.steps {
-        run.step(*number, step, tell).map_err(|failure| Failure { step: Some(*number), ..failure })?;
+    if let Err(failure) = run.all(scenario, tell) {
+        run.abandon();
+        return Err(failure);
     }
-    run.finish()?;
     run.tally.moments = run.moments;
     run.tally.seeds = 1;
     let kinds = [
@@ -131,6 +131,26 @@ impl Run {
             run.hosts.push(host.or_else(|error| failure("setup", error))?);
         }
         Ok(run)
+    }
+
+    fn all(&mut self, scenario: &Scenario, tell: bool) -> Check {
+        for (number, step) in &scenario.steps {
+            self.step(*number, step, tell).map_err(|failure| Failure { step: Some(*number), ..failure })?;
+        }
+        self.finish()
+    }
+
+    /// Something went wrong, and nothing more is asked. Drivers still stop their devices: memory of those that run is kept for
+    /// good, and whoever shrinks a schedule fails often.
+    fn abandon(&mut self) {
+        self.saves = None;
+        self.operations.clear();
+        for host in &mut self.hosts {
+            (host.held, host.driver, host.registered) = (None, None, None);
+            host.namespaces.clear();
+            host.injector.clear();
+        }
+        let _ = self.sleep(Duration::from_secs(60));
     }
 
     pub(crate) fn tick(&mut self) -> Tick {
@@ -390,8 +410,11 @@ impl Run {
             replaced.or_else(|error| failure("setup", error))?;
         }
         let options = self.hosts[index].options(&self.world, &self.setup, index);
-        let id = self.start(index, 0, What::Open, operation::open(options), Vec::new(), None);
+        // Whoever is not waited for comes up all the same, and leaves at once.
+        let dropped = self.rng.one_in(8).then(|| Dropped::After(1 + self.rng.below(2) as u8));
+        let id = self.start(index, 0, What::Open, operation::open(options), Vec::new(), dropped);
         self.wait_for(id)?;
+        self.hosts[index].leaving = self.hosts[index].driver.is_none();
         Ok(self.hosts[index].driver.clone())
     }
 

@@ -36,10 +36,10 @@ pub(crate) struct Setup {
     pub(crate) in_flight: usize,
     /// Hosts send reservation commands.
     pub(crate) reservations: bool,
-    /// Drivers are saved between any two polls, at moments that are asked for.
-    pub(crate) saves: Option<Saves>,
     /// One step in so many is none of I/O.
     pub(crate) trouble: u64,
+    /// Drivers are saved between any two polls.
+    pub(crate) saves: Option<Saves>,
 }
 
 /// How a command's data lies in memory.
@@ -174,8 +174,8 @@ impl Setup {
             ready_ms: rng.pick(&[0, 0, 20]),
             in_flight: rng.pick(&[1, 4, 16, 48]),
             reservations: hosts > 1 && rng.one_in(2),
-            saves: None,
             trouble: rng.pick(&[8, 20, 50, 200]),
+            saves: rng.one_in(3).then(|| Saves::draw(rng)),
         }
     }
 }
@@ -206,7 +206,7 @@ impl Step {
 impl Action {
     fn io(rng: &mut Rng, setup: &Setup) -> Self {
         let at = At::draw(rng);
-        if setup.reservations && rng.one_in(20) {
+        if setup.reservations && rng.one_in(14) {
             return Self::Reserve(at, rng.pick(Wish::ALL), rng.next() as u16);
         }
         let path = rng.pick(&[Path::Slice, Path::Guest, Path::Guest, Path::Buffer]);

@@ -494,6 +494,25 @@ fn f7_a_shutdown_during_a_reset_that_fails_ends() {
 }
 
 #[test]
+fn f7_a_shutdown_ends_though_the_admin_queue_is_full_for_good() {
+    let up = up(Bench::new());
+    up.bench.run(up.namespace.flush(0)).expect("there is an I/O queue");
+    up.faults(FaultPlan::on(CommandMatch::admin(AdminOpcode::IDENTIFY.0), Fault::Drop));
+    up.bench.run(async {
+        let mut asked: Vec<_> = (0..32).map(|_| Box::pin(up.driver.namespaces())).collect();
+        for asked in &mut asked {
+            assert!(poll_once(asked).await.is_none());
+        }
+        // Nobody looks at any of them again, so that none gives its slot back.
+        up.driver.end(ShutdownMode::Reset).await;
+        assert_eq!(up.driver.state(), ControllerState::ShutDown);
+        for asked in asked {
+            assert!(asked.await.is_err());
+        }
+    });
+}
+
+#[test]
 fn f3_a_guests_pages_go_out_again_from_where_they_are() {
     let up = up(own());
     let memory = up.driver.register_memory(&guest(600)).expect("registered");

@@ -90,9 +90,13 @@ impl Core {
             // Deleting the queues first is what the specification wants of an orderly shutdown.
             for queue in self.issuers.queues() {
                 let id = queue.id();
-                if !self.delete_queue(AdminOpcode::DELETE_IO_SQ, id).await
-                    || !self.delete_queue(AdminOpcode::DELETE_IO_CQ, id).await
-                {
+                let deleted = async {
+                    self.delete_queue(AdminOpcode::DELETE_IO_SQ, id).await
+                        && self.delete_queue(AdminOpcode::DELETE_IO_CQ, id).await
+                };
+                // Where nothing is answered, the admin queue may be full for good: nobody waits for room in it either.
+                let limit = self.options.admin_timeout;
+                if timeout(&*self.options.runtime, Some(limit), deleted).await != Some(true) {
                     tracing::warn!(queue = id, "an I/O queue could not be deleted");
                     break;
                 }
