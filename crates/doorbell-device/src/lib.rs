@@ -81,6 +81,7 @@ pub mod pci;
 mod replaceable;
 pub mod sigbus;
 pub mod vfio;
+mod waker;
 #[cfg_attr(
     not(test),
     expect(clippy::arithmetic_side_effects, reason = "devices in software, for hosts that are trusted")
@@ -103,3 +104,4 @@ pub use handover::{Arriving, Files, Leaving, Parts};
 pub use host::{Access, HostMemory, OutOfRange};
 pub use interrupt::Interrupt;
 pub use replaceable::ReplaceableMemory;
+pub use waker::{StaticWake, static_waker};

@@ -1,11 +1,12 @@
 //! An executor for one thread and a fixed number of futures: who is woken sets a bit.
 
 use std::cell::Cell;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::{Wake, Waker};
+use std::task::Waker;
 use std::thread::{self, Thread};
 use std::time::Duration;
+
+use doorbell_device::{StaticWake, static_waker};
 
 /// Which futures have been woken, a bit each.
 pub(super) struct Ready {
@@ -26,26 +27,23 @@ thread_local! {
     static POLLED: Cell<u64> = const { Cell::new(0) };
 }
 
+/// One of the futures. Never freed, so that its wakers need no count.
 struct SlotWaker {
-    ready: Arc<Ready>,
-    word: usize,
+    own: &'static AtomicU64,
+    word: &'static AtomicU64,
     bit: u64,
+    ready: &'static Ready,
 }
 
-impl Wake for SlotWaker {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
+impl StaticWake for SlotWaker {
     #[inline]
-    fn wake_by_ref(self: &Arc<Self>) {
+    fn wake(&'static self) {
         if POLLED.get() == self.ready.id {
-            let word = &self.ready.own[self.word];
-            word.store(word.load(Ordering::Relaxed) | self.bit, Ordering::Relaxed);
+            self.own.store(self.own.load(Ordering::Relaxed) | self.bit, Ordering::Relaxed);
             return;
         }
         // Either the thread sees the bit before it sleeps, or we see that it sleeps.
-        self.ready.words[self.word].fetch_or(self.bit, Ordering::SeqCst);
+        self.word.fetch_or(self.bit, Ordering::SeqCst);
         if self.ready.parked.load(Ordering::SeqCst) {
             self.ready.thread.unpark();
         }
@@ -53,16 +51,20 @@ impl Wake for SlotWaker {
 }
 
 impl Ready {
-    /// For `slots` futures, polled by the calling thread; and a waker for each.
-    pub(super) fn new(slots: usize) -> (Arc<Self>, Vec<Waker>) {
+    /// For `slots` futures, polled by the calling thread; and a waker for each. They stay for the rest of the process's life:
+    /// a bench makes few.
+    pub(super) fn new(slots: usize) -> (&'static Self, Vec<Waker>) {
         let words = || (0..slots.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
         let id = IDS.fetch_add(1, Ordering::Relaxed);
         POLLED.set(id);
         let (thread, parked) = (thread::current(), AtomicBool::new(false));
-        let ready = Arc::new(Self { id, own: words(), words: words(), thread, parked });
-        let waker = |slot: usize| SlotWaker { ready: ready.clone(), word: slot / 64, bit: 1 << (slot % 64) };
-        let wakers = (0..slots).map(|slot| Waker::from(Arc::new(waker(slot)))).collect();
-        (ready, wakers)
+        let ready: &'static Self = Box::leak(Box::new(Self { id, own: words(), words: words(), thread, parked }));
+        let waker = |slot: usize| {
+            let (own, word) = (&ready.own[slot / 64], &ready.words[slot / 64]);
+            SlotWaker { own, word, bit: 1 << (slot % 64), ready }
+        };
+        let slots: &'static [SlotWaker] = (0..slots).map(waker).collect::<Vec<_>>().leak();
+        (ready, slots.iter().map(static_waker).collect())
     }
 
     /// Calls `each` for every slot that was woken since the last time; whether there was one.

@@ -1,18 +1,17 @@
 //! A job: one thread that keeps a number of I/Os in flight on its own queue pair.
 //!
 //! Its loop does, for each I/O, what has to be done and no more: one time stamp, which ends one I/O and begins the
-//! next, read from the CPU's own counter where it has a steady one; no allocation; no division. What `--verify` needs is left out at compile time where it is not asked for.
+//! next, read from the CPU's own counter where it has a steady one; no allocation; no division; no atomic operation. What `--verify` needs is left out at compile time where it is not asked for.
 
 mod go_on;
 
 use std::pin::Pin;
+use std::sync::Barrier;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Barrier};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use doorbell::{ErrorClass, InheritedCommand, Namespace, NvmeDriver, PagedRange, RequestError, Transfer};
-use quanta::{Clock, Instant};
 
 use self::go_on::Resumed;
 use super::executor::Ready;
@@ -23,16 +22,17 @@ use super::pause::Pause;
 use super::relay::Inherited;
 use super::rng::Rng;
 use super::stop::Stop;
+use super::stopwatch::{Stopwatch, Ticks};
 use super::units::{Ledger, Next, Order, Region};
 use crate::cli::Completion;
 use crate::payload::Payload;
 
 /// How long I/Os in flight are waited for when the job ends.
-const GRACE: Duration = Duration::from_secs(10);
+const GRACE_NS: u64 = 10_000_000_000;
 /// How long a sleep lasts at most, so that the time and Ctrl-C are looked at.
 const NAP: Duration = Duration::from_millis(100);
 /// How long a queue is looked at in vain before sleeping, where completions are found both ways.
-const PATIENCE: Duration = Duration::from_micros(500);
+const PATIENCE_NS: u64 = 500_000;
 /// How often it is looked at between two looks at the time.
 const LOOKS: u32 = 32;
 /// How often a queue is looked at in vain before the CPU is offered to others.
@@ -71,16 +71,33 @@ impl Counter {
 /// What a job does next.
 pub(super) struct Phase {
     pub(super) order: Order,
-    /// How many of 2^32 I/Os are reads.
-    pub(super) read_share: u64,
-    /// Chooses between reads and writes.
-    pub(super) mix: Rng,
+    pub(super) mix: Mix,
     /// How long; `None` until all is done.
     pub(super) time: Option<Duration>,
     /// Only units whose contents are known.
     pub(super) known_only: bool,
     /// What another process had under way.
     pub(super) inherited: Option<Inherited>,
+}
+
+/// Chooses between reads and writes.
+pub(super) struct Mix {
+    rng: Rng,
+    /// How many of 2^32 I/Os are reads.
+    reads: u64,
+}
+
+impl Mix {
+    pub(super) fn new(rng: Rng, reads: u64) -> Self {
+        Self { rng, reads }
+    }
+
+    /// Whether the next I/O is a write.
+    #[inline]
+    fn is_write(&mut self) -> bool {
+        // Nothing is drawn where there is no choice.
+        self.reads < 1 << 32 && u64::from(self.rng.next() as u32) >= self.reads
+    }
 }
 
 impl Job<'_> {
@@ -99,19 +116,23 @@ impl Job<'_> {
         }
         run.run_out();
         self.pause.end();
+        run.outcome.last = run.last();
         // It has the same bounds.
-        let _ = run.outcome.latency.add(run.latencies.histogram());
+        let _ = run.outcome.latency.add(run.latencies.histogram(&run.watch));
         run.outcome
     }
 }
 
 struct Slot<'a> {
     transfer: Option<Transfer<'a>>,
-    /// An I/O that another process began.
-    inherited: Option<InheritedCommand>,
-    started: Instant,
+    started: Ticks,
     unit: u64,
     write: bool,
+    waker: Waker,
+    /// Where its data is.
+    range: PagedRange<'a>,
+    /// An I/O that another process began.
+    inherited: Option<InheritedCommand>,
 }
 
 /// A phase under way.
@@ -119,18 +140,17 @@ struct Run<'a, const VERIFY: bool> {
     job: &'a Job<'a>,
     ledger: &'a mut Ledger,
     phase: Phase,
-    clock: Clock,
-    ready: Arc<Ready>,
-    wakers: Vec<Waker>,
+    watch: Stopwatch,
+    ready: &'static Ready,
     slots: Vec<Slot<'a>>,
-    /// Where each slot's data is.
-    ranges: Vec<PagedRange<'a>>,
     /// Slots that wait for others to end.
     idle: Vec<usize>,
     in_flight: usize,
-    deadline: Option<Instant>,
-    /// Since when no I/O is begun any more.
-    ending: Option<Instant>,
+    /// From when on no I/O is begun any more; and since when it is so.
+    deadline: Ticks,
+    ending: Option<Ticks>,
+    /// When the last I/O ended.
+    last: Ticks,
     /// Where to say how long no I/O ended, and when the last one did, in the process before.
     resumed: Option<Resumed>,
     /// Data, on its way to and from the pattern.
@@ -142,25 +162,28 @@ struct Run<'a, const VERIFY: bool> {
 impl<'a, const VERIFY: bool> Run<'a, VERIFY> {
     fn new(job: &'a Job<'a>, ledger: &'a mut Ledger, phase: Phase) -> Self {
         let (ready, wakers) = Ready::new(job.depth);
-        // The first of the process finds out how fast the counter is, which takes a while.
-        let clock = Clock::new();
-        let now = clock.now();
         let outcome = Outcome::new();
+        let slot = |(slot, waker)| Slot {
+            transfer: None,
+            started: Ticks::FIRST,
+            unit: 0,
+            write: false,
+            waker,
+            range: job.payload.range(slot * job.stride, job.io_bytes),
+            inherited: None,
+        };
         Self {
             job,
             ledger,
             phase,
-            clock,
+            watch: Stopwatch::new(),
             ready,
-            wakers,
-            slots: (0..job.depth)
-                .map(|_| Slot { transfer: None, inherited: None, started: now, unit: 0, write: false })
-                .collect(),
-            ranges: (0..job.depth).map(|slot| job.payload.range(slot * job.stride, job.io_bytes)).collect(),
+            slots: (0..job.depth).zip(wakers).map(slot).collect(),
             idle: Vec::with_capacity(job.depth),
             in_flight: 0,
-            deadline: None,
+            deadline: Ticks::LAST,
             ending: None,
+            last: Ticks::FIRST,
             resumed: None,
             scratch: if VERIFY { vec![0; job.io_bytes] } else { Vec::new() },
             latencies: Latencies::new(outcome.latency.clone()),
@@ -172,9 +195,10 @@ impl<'a, const VERIFY: bool> Run<'a, VERIFY> {
     fn warm_up(&mut self) {
         let job = self.job;
         let blocks = job.region.blocks_per_unit;
-        let mut transfer =
-            job.namespace.read(job.cpu, job.region.first_block, blocks, &job.payload.memory, self.ranges[0]);
-        while poll(&mut transfer, &self.wakers[0]).is_pending() && !job.stop.is_set() {
+        let Slot { range, waker, .. } = &self.slots[0];
+        let mut transfer = job.namespace.read(job.cpu, job.region.first_block, blocks, &job.payload.memory, *range);
+        let waker = waker.clone();
+        while poll(&mut transfer, &waker).is_pending() && !job.stop.is_set() {
             if !self.ready.drain(|_| {}) {
                 self.wait();
             }
@@ -182,30 +206,55 @@ impl<'a, const VERIFY: bool> Run<'a, VERIFY> {
     }
 
     fn start(&mut self) {
-        let now = self.clock.now();
+        let now = self.begin();
         self.job.done.0.store(0, Ordering::Relaxed);
-        self.deadline = self.phase.time.map(|time| now + time);
         self.ready.drain(|_| {});
         for slot in 0..self.job.depth {
-            self.issue(slot, now);
+            self.issue_anew(slot, now);
         }
     }
 
+    /// From now on, for as long as the phase takes.
+    fn begin(&mut self) -> Ticks {
+        let now = self.watch.now();
+        self.deadline = self.phase.time.map_or(Ticks::LAST, |time| self.watch.after(now, time));
+        now
+    }
+
+    /// Begins no more I/O.
+    #[cold]
+    fn stop(&mut self, now: Ticks) {
+        self.ending.get_or_insert(now);
+        self.deadline = Ticks::FIRST;
+    }
+
+    /// When the last I/O ended, if one did.
+    fn last(&self) -> Option<quanta::Instant> {
+        (self.last != Ticks::FIRST).then(|| self.watch.instant(self.last))
+    }
+
     fn run_out(&mut self) {
-        let ready = self.ready.clone();
+        let ready = self.ready;
         while self.in_flight != 0 {
             if self.job.pause.is_requested() {
                 let over = self.job.pause.stop_here(self.job.cpu, self.snapshot());
-                self.ending = self.ending.or(over.then(|| self.clock.now()));
+                if over {
+                    self.stop(self.watch.now());
+                }
+            }
+            if self.job.stop.is_set() {
+                self.stop(self.watch.now());
             }
             if ready.drain(|slot| self.advance(slot)) {
+                self.job.done.0.store(self.outcome.ios(), Ordering::Relaxed);
                 if VERIFY && !self.idle.is_empty() {
                     self.wake_idle();
                 }
                 continue;
             }
             self.wait();
-            if self.ending.is_some_and(|since| self.clock.now().duration_since(since) > GRACE) {
+            let late = |since| self.watch.nanoseconds(since, self.watch.now()) > GRACE_NS;
+            if self.ending.is_some_and(late) {
                 self.outcome.lost = self.in_flight as u64;
                 return;
             }
@@ -215,21 +264,29 @@ impl<'a, const VERIFY: bool> Run<'a, VERIFY> {
     /// Looks after a slot whose future was woken.
     #[inline]
     fn advance(&mut self, slot: usize) {
-        let Some(transfer) = &mut self.slots[slot].transfer else { return self.advance_inherited(slot) };
-        if let Poll::Ready(result) = poll(transfer, &self.wakers[slot]) {
-            let now = self.clock.now();
+        let Slot { transfer: Some(transfer), waker, .. } = &mut self.slots[slot] else {
+            return self.advance_inherited(slot);
+        };
+        if let Poll::Ready(result) = poll(transfer, waker) {
+            let now = self.watch.now();
             self.in_flight -= 1;
             self.finish(slot, result, now);
             self.issue(slot, now);
         }
     }
 
+    /// For a slot whose I/O has not just ended.
+    #[inline(never)]
+    fn issue_anew(&mut self, slot: usize, now: Ticks) {
+        self.issue(slot, now);
+    }
+
     /// Begins the slot's next I/O, if there is to be one.
-    #[inline]
-    fn issue(&mut self, slot: usize, mut started: Instant) {
+    #[inline(always)]
+    fn issue(&mut self, slot: usize, mut started: Ticks) {
         let job = self.job;
         while !self.is_over(started) {
-            let write = u64::from(self.phase.mix.next() as u32) >= self.phase.read_share;
+            let write = self.phase.mix.is_write();
             let (ledger, known_only) = (&mut *self.ledger, self.phase.known_only);
             let ledger = std::cell::RefCell::new(ledger);
             let begin = |unit| !VERIFY || ledger.borrow_mut().try_begin(unit, write);
@@ -244,24 +301,28 @@ impl<'a, const VERIFY: bool> Run<'a, VERIFY> {
             } else if VERIFY {
                 self.blank(slot);
             }
-            let (lba, blocks, range) = (job.region.lba(unit), job.region.blocks_per_unit, self.ranges[slot]);
+            let (lba, blocks) = (job.region.lba(unit), job.region.blocks_per_unit);
             let (memory, tag) = (&job.payload.memory, job.tag(slot));
             let place = &mut self.slots[slot];
+            let range = place.range;
             (place.started, place.unit, place.write) = (started, unit, write);
             // Each made in its place, and not moved there.
             let transfer = match write {
                 true => place.transfer.insert(job.namespace.write(job.cpu, lba, blocks, false, memory, range).tag(tag)),
                 false => place.transfer.insert(job.namespace.read(job.cpu, lba, blocks, memory, range).tag(tag)),
             };
-            match poll(transfer, &self.wakers[slot]) {
+            match poll(transfer, &place.waker) {
                 Poll::Pending => {
                     self.in_flight += 1;
                     return;
                 }
                 // Nearly always because it was refused.
                 Poll::Ready(result) => {
-                    started = self.clock.now();
+                    started = self.watch.now();
                     self.finish(slot, result, started);
+                    if job.stop.is_set() {
+                        self.stop(started);
+                    }
                 }
             }
         }
@@ -269,25 +330,23 @@ impl<'a, const VERIFY: bool> Run<'a, VERIFY> {
 
     /// Whether no I/O is to be begun any more.
     #[inline]
-    fn is_over(&mut self, now: Instant) -> bool {
-        if self.ending.is_none() {
-            let late = self.deadline.is_some_and(|deadline| now >= deadline);
-            if late || self.job.stop.is_set() {
-                self.ending = Some(now);
-            }
+    fn is_over(&mut self, now: Ticks) -> bool {
+        let over = now >= self.deadline;
+        if over {
+            self.stop(now);
         }
-        self.ending.is_some()
+        over
     }
 
     /// Takes in the result of an I/O.
-    #[inline]
-    fn finish(&mut self, slot: usize, result: Result<(), RequestError>, now: Instant) {
-        let &mut Slot { started, unit, write, .. } = &mut self.slots[slot];
-        self.slots[slot].transfer = None;
+    #[inline(always)]
+    fn finish(&mut self, slot: usize, result: Result<(), RequestError>, now: Ticks) {
+        let place = &mut self.slots[slot];
+        place.transfer = None;
+        let &mut Slot { started, unit, write, .. } = place;
         if matches!(result, Err(RequestError::HandedOver)) {
             // It is another process's, which has also taken over what is known of the unit.
-            self.ending.get_or_insert(now);
-            return;
+            return self.stop(now);
         }
         let ok = result.is_ok();
         match result {
@@ -295,10 +354,9 @@ impl<'a, const VERIFY: bool> Run<'a, VERIFY> {
                 if self.resumed.is_some() {
                     self.resume(now);
                 }
-                let latency = now.duration_since(started);
-                self.outcome.record(write, now);
-                self.latencies.record(latency.as_secs() * 1_000_000_000 + u64::from(latency.subsec_nanos()));
-                self.job.done.0.store(self.outcome.ios(), Ordering::Relaxed);
+                self.last = now;
+                self.outcome.record(write);
+                self.latencies.record(&self.watch, started, now);
             }
             Err(error) => self.failed(unit, write, error, now),
         }
@@ -311,9 +369,9 @@ impl<'a, const VERIFY: bool> Run<'a, VERIFY> {
     }
 
     #[cold]
-    fn failed(&mut self, unit: u64, write: bool, error: RequestError, now: Instant) {
+    fn failed(&mut self, unit: u64, write: bool, error: RequestError, now: Ticks) {
         if error.class() == ErrorClass::Gone {
-            self.ending.get_or_insert(now);
+            self.stop(now);
         }
         let what = if write { "write" } else { "read" };
         self.outcome.error(|| format!("{what} of block {}: {error}", self.job.region.lba(unit)));
@@ -356,10 +414,10 @@ impl<'a, const VERIFY: bool> Run<'a, VERIFY> {
     /// Lets the slots try again that found everything busy.
     #[cold]
     fn wake_idle(&mut self) {
-        let now = self.clock.now();
+        let now = self.watch.now();
         for _ in 0..self.idle.len() {
             if let Some(slot) = self.idle.pop() {
-                self.issue(slot, now);
+                self.issue_anew(slot, now);
                 // It is there again if all is still busy; so the others come first next time.
                 if self.idle.last() == Some(&slot) {
                     break;
@@ -382,8 +440,8 @@ impl<'a, const VERIFY: bool> Run<'a, VERIFY> {
                 std::thread::yield_now();
             }
             Completion::Adaptive => {
-                let since = self.clock.now();
-                while self.clock.now().duration_since(since) < PATIENCE {
+                let since = self.watch.now();
+                while self.watch.nanoseconds(since, self.watch.now()) < PATIENCE_NS {
                     for _ in 0..LOOKS {
                         if job.driver.poll_cpu(job.cpu) != 0 || !self.ready.is_empty() {
                             return;
@@ -396,7 +454,7 @@ impl<'a, const VERIFY: bool> Run<'a, VERIFY> {
             Completion::Interrupt => self.ready.park(NAP),
         }
         if self.ready.is_empty() {
-            self.is_over(self.clock.now());
+            self.is_over(self.watch.now());
         }
     }
 }

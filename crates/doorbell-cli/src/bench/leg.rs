@@ -117,7 +117,7 @@ mod tests {
     #[test]
     fn what_is_said_is_understood() {
         let mut outcome = Outcome::new();
-        outcome.record(true, quanta::Instant::now());
+        outcome.record(true);
         outcome.latency.saturating_record(1000);
         outcome.error(|| "one".into());
         let leg = Leg { last: true, ..Leg::of(&outcome, Duration::from_secs(1), Duration::ZERO) };

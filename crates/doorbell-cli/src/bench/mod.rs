@@ -14,6 +14,7 @@ mod relay;
 mod report;
 mod rng;
 mod stop;
+mod stopwatch;
 mod turns;
 mod units;
 
@@ -30,7 +31,7 @@ use doorbell_device::Device;
 use rustix::time::{ClockId, clock_gettime};
 
 use self::args::Rw;
-use self::job::{Counter, Job, Phase};
+use self::job::{Counter, Job, Mix, Phase};
 use self::outcome::Outcome;
 use self::pause::Pause;
 use self::plan::Plan;
@@ -355,15 +356,14 @@ impl Jobs<'_> {
                     true => Order::Random(Rng::new(seed)),
                     false => Order::Sequential { next: 0, once: false },
                 },
-                read_share: rw.read_share(rwmixread),
-                mix,
+                mix: Mix::new(mix, rw.read_share(rwmixread)),
                 time: Some(time),
                 known_only: false,
                 inherited: None,
             },
-            Work::Write => Phase { order: once, read_share: 0, mix, time: None, known_only: false, inherited: None },
+            Work::Write => Phase { order: once, mix: Mix::new(mix, 0), time: None, known_only: false, inherited: None },
             Work::ReadBack => {
-                Phase { order: once, read_share: 1 << 32, mix, time: None, known_only: true, inherited: None }
+                Phase { order: once, mix: Mix::new(mix, 1 << 32), time: None, known_only: true, inherited: None }
             }
         }
     }

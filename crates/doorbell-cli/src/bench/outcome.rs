@@ -53,13 +53,13 @@ impl Outcome {
         self.reads + self.writes
     }
 
+    /// One more that succeeded.
     #[inline]
-    pub(super) fn record(&mut self, write: bool, now: Instant) {
+    pub(super) fn record(&mut self, write: bool) {
         match write {
             true => self.writes += 1,
             false => self.reads += 1,
         }
-        self.last = Some(now);
     }
 
     #[cold]

@@ -5,9 +5,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
-use quanta::Instant;
-
-use super::{Job, Run};
+use super::{Job, Run, Slot, Ticks};
 use crate::bench::pause::{Busy, Snapshot, instant, monotonic};
 use crate::bench::relay::Inherited;
 
@@ -35,25 +33,28 @@ impl<const VERIFY: bool> Run<'_, VERIFY> {
     pub(super) fn snapshot(&self) -> Snapshot {
         let busy = |slot: &super::Slot<'_>| {
             let in_flight = slot.transfer.is_some() || slot.inherited.is_some();
-            in_flight.then(|| Busy { unit: slot.unit, write: slot.write, started: monotonic(slot.started) })
+            in_flight.then(|| Busy {
+                unit: slot.unit,
+                write: slot.write,
+                started: monotonic(self.watch.instant(slot.started)),
+            })
         };
         Snapshot {
             slots: self.slots.iter().map(busy).collect(),
             next: self.phase.order.position(),
-            last: self.outcome.last.map(monotonic),
+            last: self.last().map(monotonic),
         }
     }
 
     /// Goes on with what another process had under way, and begins the rest.
     pub(super) fn go_on(&mut self, inherited: Inherited) {
         let Inherited { snapshot, commands, found, pauses } = inherited;
-        let now = self.clock.now();
-        self.deadline = self.phase.time.map(|time| now + time);
+        let now = self.begin();
         self.resumed = snapshot.last.map(|last| Resumed { last, pauses });
         let (mut lost, mut repeated, count) = (0, 0, commands.len() as u64);
         for (slot, busy) in self.slots.iter_mut().zip(&snapshot.slots) {
             if let Some(Busy { unit, write, started }) = *busy {
-                (slot.unit, slot.write, slot.started) = (unit, write, instant(started));
+                (slot.unit, slot.write, slot.started) = (unit, write, self.watch.before_now(instant(started)));
                 if VERIFY {
                     self.ledger.go_on(unit, write);
                 }
@@ -83,7 +84,7 @@ impl<const VERIFY: bool> Run<'_, VERIFY> {
                     self.ledger.end(unit, write, false);
                 }
             }
-            self.issue(slot, now);
+            self.issue_anew(slot, now);
         }
         let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
         found.inherited += count;
@@ -94,9 +95,9 @@ impl<const VERIFY: bool> Run<'_, VERIFY> {
     /// Looks after the I/O of another process in a slot.
     #[cold]
     pub(super) fn advance_inherited(&mut self, slot: usize) {
-        let Some(command) = &mut self.slots[slot].inherited else { return };
-        let Poll::Ready(result) = Pin::new(command).poll(&mut Context::from_waker(&self.wakers[slot])) else { return };
-        let now = self.clock.now();
+        let Slot { inherited: Some(command), waker, .. } = &mut self.slots[slot] else { return };
+        let Poll::Ready(result) = Pin::new(command).poll(&mut Context::from_waker(waker)) else { return };
+        let now = self.watch.now();
         self.slots[slot].inherited = None;
         self.in_flight -= 1;
         if let Some(data) = result.data
@@ -106,14 +107,14 @@ impl<const VERIFY: bool> Run<'_, VERIFY> {
             self.outcome.error(|| error.to_string());
         }
         self.finish(slot, result.completion.map(drop), now);
-        self.issue(slot, now);
+        self.issue_anew(slot, now);
     }
 
     /// The first I/O has ended here.
     #[cold]
-    pub(super) fn resume(&mut self, now: Instant) {
+    pub(super) fn resume(&mut self, now: Ticks) {
         if let Some(Resumed { last, pauses }) = self.resumed.take() {
-            let pause = monotonic(now).saturating_sub(last);
+            let pause = monotonic(self.watch.instant(now)).saturating_sub(last);
             pauses.lock().unwrap_or_else(PoisonError::into_inner).push(pause);
         }
     }
