@@ -98,6 +98,11 @@ impl Liar {
         }
     }
 
+    /// Whether it takes commands and answers them.
+    fn works(&self) -> bool {
+        self.cc.en() && !self.fatal && !self.not_ready
+    }
+
     /// It touches nothing any more.
     pub(super) fn release(&mut self) {
         self.function_reset();
@@ -293,7 +298,7 @@ impl SoftController for Liar {
         if worked && self.cc.en() {
             self.make_mischief(host);
         }
-        if self.cc.en() && !self.fatal && !self.not_ready {
+        if self.works() {
             for qid in self.submission.keys().copied().collect::<Vec<_>>() {
                 while let Some(command) = self.fetch(host, qid) {
                     worked = true;
@@ -310,7 +315,9 @@ impl SoftController for Liar {
                 self.post(host, cqid, completion);
             }
         }
-        Activity { worked, wake_at: self.due.iter().map(|(at, ..)| *at).min() }
+        // One that does nothing any more waits for nothing either.
+        let next = self.due.iter().map(|(at, ..)| *at).min();
+        Activity { worked, wake_at: next.filter(|_| self.works()) }
     }
 
     fn function_reset(&mut self) {

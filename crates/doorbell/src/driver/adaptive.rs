@@ -2,6 +2,7 @@
 //! when they do not.
 
 use std::io;
+use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -105,12 +106,11 @@ impl Adaptive {
             if runtime.now().saturating_sub(last_found) < patience.0 {
                 continue;
             }
-            // What is posted from here on raises an interrupt that ends the sleep, and what was before is found now.
-            for (_, interrupt) in &queues {
+            let arm = |interrupt: &Interrupt| {
                 interrupt.take();
                 interrupt.handled();
-            }
-            if drain() != 0 || !any.wait(NAP) || polled() != seen {
+            };
+            if !may_sleep(&queues, arm) || !any.wait(NAP) || polled() != seen {
                 continue;
             }
             if self.changed.is_raised() {
@@ -124,6 +124,13 @@ impl Adaptive {
         }
         Ok(())
     }
+}
+
+/// Whether there is nothing to be found: what is posted after the interrupts were armed raises one, which ends a sleep, and what
+/// was before is found now.
+pub(crate) fn may_sleep<Q: Deref<Target = QueuePair>, I>(queues: &[(Q, I)], arm: impl Fn(&I)) -> bool {
+    queues.iter().for_each(|(_, interrupt)| arm(interrupt));
+    queues.iter().map(|(queue, _)| queue.drain()).sum::<usize>() == 0
 }
 
 #[cfg(test)]

@@ -23,6 +23,8 @@ mod shadow;
 mod shutdown;
 mod watchdog;
 
+#[cfg(all(test, doorbell_loom))]
+pub(crate) use self::adaptive::may_sleep;
 pub use self::core::ControllerState;
 pub(crate) use self::core::Core;
 use self::core::FeatureSet;

@@ -8,6 +8,7 @@ use loom::sync::Arc;
 use loom::thread;
 
 use super::*;
+use crate::driver::may_sleep;
 use crate::queue::Exchange;
 use crate::queue::pool::Pool;
 use crate::sync::Ordering;
@@ -219,6 +220,68 @@ fn loom_pair_unregister_meets_submit() {
         let seen = std::pin::pin!(retired).poll(&mut Context::from_waker(Waker::noop())).is_pending();
         let submitted = submitter.join().unwrap();
         assert_eq!(seen, submitted);
+    });
+}
+
+/// Memory that is being unregistered as the command in it completes: whoever waits for that hears of it, and not before.
+#[test]
+fn loom_pair_unregister_meets_completion() {
+    loom::model(|| {
+        let queue = queue(1);
+        let mut exchange = Exchange::new(&queue);
+        let notes = || Notes { registration: 7, ..Notes::default() };
+        let build = |_: List<'_>, _: Option<&Run>| Ok::<_, std::convert::Infallible>(Command::default());
+        assert!(exchange.poll_start(&mut Context::from_waker(Waker::noop()), notes(), build).is_ready());
+        let posted = Arc::new(crate::sync::AtomicBool::new(false));
+        let (device, device_posted) = (queue.clone(), posted.clone());
+        let device = thread::spawn(move || {
+            device_posted.store(true, Ordering::Release);
+            post(&device, 0);
+            device.drain();
+        });
+        // Nobody waits for the command itself any more.
+        drop(exchange);
+        let (woken, waker) = Woken::new();
+        let mut retired = Box::pin(queue.retire(|slots, slot| slots.registration(slot) == 7));
+        let ended = retired.as_mut().poll(&mut Context::from_waker(&waker)).is_ready();
+        assert!(!ended || posted.load(Ordering::Acquire));
+        device.join().unwrap();
+        if !ended {
+            assert_eq!(woken.count(), 1);
+            assert!(retired.as_mut().poll(&mut Context::from_waker(&waker)).is_ready());
+        }
+        drop(retired);
+        assert!(all_free(&queue));
+    });
+}
+
+/// A completion that comes as the adaptive poller is about to sleep: it is found before, or its interrupt ends the sleep.
+#[test]
+fn loom_adaptive_no_completion_is_slept_through() {
+    loom::model(|| {
+        let queue = queue(1);
+        let (woken, waker) = Woken::new();
+        let mut exchange = Exchange::new(&queue);
+        assert!(start(&mut exchange, &waker));
+        // Left over from what was found by polling.
+        let raised = Arc::new(crate::sync::AtomicBool::new(true));
+        let (device, interrupt) = (queue.clone(), raised.clone());
+        let device = thread::spawn(move || {
+            post(&device, 0);
+            // As what is added to an eventfd.
+            interrupt.swap(true, Ordering::AcqRel);
+        });
+        let queues = [(queue.clone(), raised.clone())];
+        let sleeps = may_sleep(&queues, |raised| {
+            raised.swap(false, Ordering::AcqRel);
+        });
+        device.join().unwrap();
+        if sleeps {
+            assert!(raised.load(Ordering::Acquire), "it sleeps on");
+            assert_eq!(queue.drain(), 1);
+        }
+        assert_eq!(woken.count(), 1);
+        assert!(is_done(&mut exchange, &waker));
     });
 }
 
