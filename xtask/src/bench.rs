@@ -18,7 +18,7 @@ struct Measured {
     end: &'static str,
 }
 
-const MEASURED: [Measured; 5] = [
+const MEASURED: [Measured; 6] = [
     Measured {
         command: "run --release --package doorbell-bench --bin per_io -- --format markdown --instructions",
         begin: "<!-- per_io: written by `cargo xtask bench` -->",
@@ -43,6 +43,11 @@ const MEASURED: [Measured; 5] = [
         command: "run --release --package doorbell-bench --bin served",
         begin: "<!-- served: written by `cargo xtask bench` -->",
         end: "<!-- served: end -->",
+    },
+    Measured {
+        command: "run --release --package doorbell-bench --bin handovers",
+        begin: "<!-- handovers: written by `cargo xtask bench` -->",
+        end: "<!-- handovers: end -->",
     },
 ];
 
