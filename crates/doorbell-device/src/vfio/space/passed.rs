@@ -164,7 +164,7 @@ impl Space {
         let unmap = move || {
             for (iova, len) in unused {
                 if let Err(error) = space.unmap(iova, len) {
-                    // Before about Linux 6.2, nobody but who mapped it can.
+                    // Before Linux 6, nobody but who mapped it can.
                     tracing::debug!(iova, len, %error, "memory of the process before stays mapped");
                 }
             }
