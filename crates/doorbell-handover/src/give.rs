@@ -51,15 +51,8 @@ impl Handover {
         let luggage = luggage.inspect_err(|error| self.refuse(error))?;
 
         let owner = Owner::offer()?;
-        match self.offer(&owner, &saved, &leaving, &luggage).and_then(|()| self.await_answer()) {
-            Err(error) if owner.keep() => {
-                self.refuse(&error);
-                return Err(error.into());
-            }
-            // Whatever happened to it since, it has taken the controller.
-            Err(error) => tracing::warn!(%error, "the controller was handed over"),
-            Ok(()) => {}
-        }
+        let answer = self.offer(&owner, &saved, &leaving, &luggage).and_then(|()| self.await_answer());
+        self.settle(&owner, answer).inspect_err(|error| self.refuse(error))?;
         let still = started.elapsed();
         self.step(Step::Informed);
         leaving.let_go();
@@ -103,6 +96,31 @@ impl Handover {
         }
         self.step(Step::Sent);
         Ok(())
+    }
+
+    /// Whether it is the other process's, after its answer, or what came instead.
+    ///
+    /// # Errors
+    /// It is this one's still.
+    fn settle(&self, owner: &Owner, answer: Result<(), HandoverError>) -> Result<(), HandoverError> {
+        let Err(error) = answer else { return Ok(()) };
+        if owner.keep() {
+            return Err(error);
+        }
+        // It has taken it, and touches nothing before it has said so: that is still to come, or it has ended.
+        let told = match error {
+            HandoverError::TimedOut => self.await_answer(),
+            error => Err(error),
+        };
+        match told {
+            Err(HandoverError::PeerGone) if owner.take_back() => Err(HandoverError::PeerGone),
+            Err(error) if owner.is_kept() => Err(error),
+            Err(error) => {
+                tracing::warn!(%error, "the controller was handed over");
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
     }
 
     fn await_answer(&self) -> Result<(), HandoverError> {

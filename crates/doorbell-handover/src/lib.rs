@@ -36,7 +36,8 @@
 //! makes sense. The old one sets it, to keep the controller, when the new one fails, dies, or takes too long. Whoever sets
 //! it first has the controller:
 //! * Up to that point, a failure of any kind leaves the old process in charge. Its I/O goes on, nothing lost.
-//! * From there on the new one has it, even if the old one dies before it knows.
+//! * From there on the new one has it, even if the old one dies before it knows. The new one says that it has before it
+//!   touches anything: if it dies in between, the old one takes the controller back, and goes on.
 //!
 //! # What goes over
 //! The driver's state ([`Saved`](doorbell::Saved)), the device's ([`Leaving`](doorbell_device::Leaving)) with its

@@ -1,4 +1,5 @@
-//! Who has the controller: a word that two processes share, and that changes once.
+//! Who has the controller: a word that two processes share. One of them changes it, once; but who has taken it and not said
+//! so has touched nothing, and may lose it again.
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -52,8 +53,22 @@ impl Owner {
         self.decide(KEPT)
     }
 
+    /// The old process has it again, whether the new one could not say that it has taken it, or ended before. Whether it had.
+    pub(crate) fn take_back(&self) -> bool {
+        self.change(TAKEN, KEPT)
+    }
+
+    /// Whether the old process has it for good.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.word().is_ok_and(|word| word.load(Ordering::SeqCst) == KEPT)
+    }
+
     fn decide(&self, owner: u32) -> bool {
-        let swap = |word: &AtomicU32| word.compare_exchange(OFFERED, owner, Ordering::SeqCst, Ordering::SeqCst);
+        self.change(OFFERED, owner)
+    }
+
+    fn change(&self, from: u32, to: u32) -> bool {
+        let swap = |word: &AtomicU32| word.compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst);
         self.word().is_ok_and(|word| swap(word).is_ok())
     }
 
@@ -74,6 +89,7 @@ mod tests {
             let decided = if take_first { (new.take(), old.keep()) } else { (old.keep(), new.take()) };
             assert_eq!(decided, (true, false));
             assert!(!old.keep() && !new.take(), "it changes once");
+            assert_eq!((old.take_back(), old.is_kept(), new.take()), (take_first, true, false));
         }
     }
 }

@@ -1,7 +1,7 @@
 /// How far a handover is, for whoever [watches](crate::Handover::on_step) it.
 ///
 /// [`Taken`](Self::Taken) is the one after which the controller is the new process's. What happens to either process before it,
-/// or to the new one's word before that was set, leaves the controller to the old one.
+/// or to the new one before it has [`Told`](Self::Told) the old one, leaves the controller to the old one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Step {

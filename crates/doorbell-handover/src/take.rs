@@ -46,8 +46,15 @@ impl Handover {
             return Err(TakeError::Kept);
         }
         self.step(Step::Taken);
-        if let Err(error) = self.send(What::Taken(true), &[]) {
-            tracing::warn!(%error, "the process before has ended before it was told");
+        match self.send(What::Taken(true), &[]) {
+            Ok(()) => {}
+            Err(HandoverError::PeerGone) => tracing::warn!("the process before has ended before it was told"),
+            Err(error) => {
+                // It may be there still, and does not know. Nothing was touched yet.
+                tracing::warn!(%error, "the process before could not be told");
+                owner.take_back();
+                return Err(TakeError::Kept);
+            }
         }
         self.step(Step::Told);
         arriving.begin().map_err(TakeError::Begin)?;

@@ -108,6 +108,8 @@ fn h9_whichever_dies_at_whatever_step_the_controller_is_in_one_hand() {
             (false, false) if step == Step::Sent => assert_eq!((old, new), (None, Some("works")), "{step:?}"),
             (false, false) => assert_eq!((old, new), (None, Some("has nothing")), "{step:?}"),
             (true, false) => assert_eq!((old, new), (Some("works"), None), "{step:?}"),
+            // Nobody was told, and nothing was touched.
+            (true, true) if step == Step::Taken => assert_eq!((old, new), (Some("works"), None), "{step:?}"),
             (true, true) => assert_eq!((old, new), (Some("given"), None), "{step:?}"),
         }
         assert_eq!(server.endpoint.statistics().dma_faults, 0, "{step:?}");
