@@ -131,12 +131,7 @@ pub fn hand_over(
     step("frozen");
     let word = HostMemory::allocate(4096)?;
     let given = give(&mut passage, &word, subsystem, &frozen, belongings);
-    // Whoever changes the word first has the clients.
-    let owner = word.dwords().first().map(|word| {
-        let changed = word.compare_exchange(OLD, NOT_NEW, Ordering::SeqCst, Ordering::SeqCst);
-        changed.unwrap_or_else(|owner| owner)
-    });
-    if owner != Some(NEW) {
+    if !has_left(&word, &given) {
         return Err(given.err().unwrap_or(TakeoverError::Withdrawn));
     }
     for Frozen { verdict, .. } in frozen {
@@ -145,6 +140,16 @@ pub fn hand_over(
     }
     endpoints.iter().for_each(|endpoint| endpoint.stop());
     Ok(())
+}
+
+/// Whether the clients are the new server's, after its answer, or what came instead.
+fn has_left(word: &HostMemory, given: &Result<(), TakeoverError>) -> bool {
+    let Some(word) = word.dwords().first() else { return false };
+    let keep = |from| word.compare_exchange(from, NOT_NEW, Ordering::SeqCst, Ordering::SeqCst).is_ok();
+    // Whoever changes the word first has them. But the new one says so before it serves: if it has ended without a word, it
+    // has touched nothing.
+    let ended = matches!(given, Err(TakeoverError::Peer(ConnectionError::Closed { .. })));
+    !(keep(OLD) || (ended && keep(NEW)) || word.load(Ordering::SeqCst) == NOT_NEW)
 }
 
 /// Sends everything, and waits for the answer.
@@ -216,20 +221,17 @@ pub fn take_over(stream: UnixStream) -> Result<Taken, TakeoverError> {
     let mut passage = Passage::new(stream);
     let (bytes, fds) = passage.receive()?;
     step("received");
-    let taken = match Ready::new(&bytes, fds) {
+    match Ready::new(&bytes, fds) {
         Ok(ready) => {
             step("ready");
-            ready.start()?
+            ready.start(|| passage.tell(Kind::Taken, &[], &[]))
         }
         Err(error) => {
             // It goes on in any case.
             let _ = passage.tell(Kind::Refused, error.to_string().as_bytes(), &[]);
-            return Err(error);
+            Err(error)
         }
-    };
-    // The other sees the word too, and the end of this connection.
-    let _ = passage.tell(Kind::Taken, &[], &[]);
-    Ok(taken)
+    }
 }
 
 /// Everything is there, and only has to begin.
@@ -266,12 +268,22 @@ impl Ready {
         Ok(Self { word, prepared, taken, frozen_at: server.frozen_at })
     }
 
-    /// Becomes the owner, unless the other does not wait any longer.
-    fn start(self) -> Result<Taken, TakeoverError> {
+    /// Becomes the owner, unless the other does not wait any longer, and tells it.
+    fn start(self, tell: impl FnOnce() -> Result<(), ConnectionError>) -> Result<Taken, TakeoverError> {
         let Self { word, prepared, mut taken, frozen_at } = self;
         let word = word.dwords().first().ok_or(TakeoverError::Foreign)?;
         if word.compare_exchange(OLD, NEW, Ordering::SeqCst, Ordering::SeqCst).is_err() {
             return Err(TakeoverError::Withdrawn);
+        }
+        step("taken");
+        match tell() {
+            // It has ended, and serves nobody any more.
+            Ok(()) | Err(ConnectionError::Closed { .. }) => {}
+            Err(error) => {
+                // It does not know, and may be there still. Nothing was touched yet.
+                let _ = word.compare_exchange(NEW, NOT_NEW, Ordering::SeqCst, Ordering::SeqCst);
+                return Err(error.into());
+            }
         }
         taken.endpoints = prepared.into_iter().map(Prepared::start).collect();
         taken.pause = Duration::from_nanos(since_1970().saturating_sub(frozen_at));

@@ -122,6 +122,24 @@ fn what_cannot_cross_stays() {
     drop((old, inner));
 }
 
+/// What a server has not said before it is killed is lost with it, and the other does not pretend to serve.
+#[test]
+fn a_server_killed_before_it_has_said_all_leaves_nothing() {
+    for step in ["frozen", "sending"] {
+        let place = place();
+        let mut command = place.command("serve --socket a --control control --namespace ram:1M");
+        command.env("DOORBELL_TAKEOVER_KILLED_AT", step);
+        let old = Server::of(&place, command, 1);
+        let said = place.doorbell("serve --takeover control").complaint();
+        assert!(said.contains("the peer closed the connection"), "{step}: {said}");
+        assert_eq!(old.wait().0, None, "{step}: it was killed");
+        // The sockets that it left are in nobody's way.
+        let new = Server::start(&place, "--socket a --control control --namespace ram:1M", 1);
+        place.doorbell("id-ctrl vfio-user:a").text();
+        drop(new);
+    }
+}
+
 /// Whoever is killed, and when: the other serves, and the client goes on.
 #[test]
 fn a_server_killed_while_it_is_replaced_leaves_the_other() {
@@ -152,7 +170,7 @@ fn a_server_killed_while_it_is_replaced_leaves_the_other() {
             check(client);
         }
     };
-    for step in ["received", "ready"] {
+    for step in ["received", "ready", "taken"] {
         killed("new", step);
     }
     for step in ["sent", "answered"] {
