@@ -120,10 +120,12 @@ impl Core {
     }
 
     /// The controller is back: tells so, and finds what happened while nobody looked.
-    pub(crate) async fn came_back(self: &Arc<Self>) {
+    pub(crate) fn came_back(self: &Arc<Self>) {
         tracing::info!("the controller is back");
         self.events.tell(&ControllerEvent::Recovered);
-        self.rescan_all().await;
+        // Not awaited: if the controller fails meanwhile, only the guard, whose call this is, has that come to an end.
+        let core = self.clone();
+        self.options.runtime.spawn("rescan", Box::pin(async move { core.rescan_all().await }));
     }
 
     /// The device is stopped: nothing of its old life can come any more.

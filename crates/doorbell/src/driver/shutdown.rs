@@ -150,7 +150,7 @@ impl Core {
             };
             self.set_recovering(false);
             match recovered {
-                Ok(()) => self.came_back().await,
+                Ok(()) => self.came_back(),
                 Err(lost) => break lost,
             }
         };
