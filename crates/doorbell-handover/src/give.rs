@@ -5,12 +5,11 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use doorbell::{NvmeDriver, Saved};
-use doorbell_device::Leaving;
 
 use crate::handover::{Handover, reason};
-use crate::message::{Body, Hello, OLDEST, Offer, VERSION, What};
+use crate::message::{Hello, OLDEST, Offer, VERSION, What};
 use crate::owner::Owner;
-use crate::{GiveError, HandoverError, Luggage, MOST_DESCRIPTORS, Step};
+use crate::{Departure, GiveError, HandoverError, Luggage, MOST_DESCRIPTORS, Step};
 
 /// What a handover was like.
 #[derive(Debug, Clone, Copy)]
@@ -35,7 +34,7 @@ impl Handover {
         driver: &NvmeDriver,
         luggage: impl FnOnce(&Saved) -> Result<Luggage, E>,
     ) -> Result<Given, GiveError> {
-        driver.device().check_leave().map_err(GiveError::Device).inspect_err(|error| self.refuse(error))?;
+        Departure::check(driver).inspect_err(|error| self.refuse(error))?;
         self.greet().inspect_err(|error| self.refuse(error))?;
         self.step(Step::Greeted);
 
@@ -43,20 +42,17 @@ impl Handover {
         let saved = driver.save().inspect_err(|error| self.refuse(error))?;
         let save = started.elapsed();
         self.step(Step::Saved);
-        // Dropped before the driver goes on, which uses it.
-        let leaving = driver.device().leave(saved.memory());
-        let leaving = leaving.map_err(GiveError::Device).inspect_err(|error| self.refuse(error))?;
+        let departure = Departure::new(driver, saved).inspect_err(|error| self.refuse(error))?;
         self.step(Step::Held);
-        let luggage = luggage(&saved).map_err(|error| GiveError::Luggage(error.into()));
+        let luggage = luggage(departure.saved()).map_err(|error| GiveError::Luggage(error.into()));
         let luggage = luggage.inspect_err(|error| self.refuse(error))?;
 
         let owner = Owner::offer()?;
-        let answer = self.offer(&owner, &saved, &leaving, &luggage).and_then(|()| self.await_answer());
+        let answer = self.offer(&owner, &departure, luggage).and_then(|()| self.await_answer());
         self.settle(&owner, answer).inspect_err(|error| self.refuse(error))?;
         let still = started.elapsed();
         self.step(Step::Informed);
-        leaving.let_go();
-        saved.hand_over();
+        departure.let_go();
         self.step(Step::HandedOver);
         Ok(Given { save, still })
     }
@@ -71,26 +67,21 @@ impl Handover {
         Ok(())
     }
 
-    fn offer(&self, owner: &Owner, saved: &Saved, leaving: &Leaving, luggage: &Luggage) -> Result<(), HandoverError> {
-        let parts = leaving.parts();
-        let body = Body {
-            kind: parts.kind.clone(),
-            device: parts.state.clone(),
-            driver: saved.state().to_vec(),
-            luggage: luggage.bytes.clone(),
-        };
+    fn offer(&self, owner: &Owner, departure: &Departure, luggage: Luggage) -> Result<(), HandoverError> {
+        let Luggage { bytes, descriptors } = luggage;
+        let body = departure.body(bytes);
         let (file, len, crc) = body.write()?;
         let count = |fds: usize| u32::try_from(fds).unwrap_or(u32::MAX);
         let offer = Offer {
             len,
             crc,
-            device_descriptors: count(parts.descriptors.len()),
-            other_descriptors: count(luggage.descriptors.len()),
+            device_descriptors: count(departure.descriptors().len()),
+            other_descriptors: count(descriptors.len()),
         };
         let word = owner.descriptor()?;
         self.send(What::Offer(offer), &[word.as_fd(), file.as_fd()])?;
         self.step(Step::Offered);
-        let all: Vec<BorrowedFd<'_>> = parts.descriptors.iter().chain(&luggage.descriptors).map(AsFd::as_fd).collect();
+        let all: Vec<BorrowedFd<'_>> = departure.descriptors().iter().chain(&descriptors).map(AsFd::as_fd).collect();
         for some in all.chunks(MOST_DESCRIPTORS) {
             self.send(What::Descriptors(count(some.len())), some)?;
         }

@@ -4,14 +4,12 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use doorbell::{DriverOptions, Restored};
-use doorbell_device::vfio::VfioDevice;
-use doorbell_device::{Arriving, Device, DeviceError, Parts};
-use doorbell_vfio_user::VfioUserDevice;
+use doorbell_device::Device;
 
 use crate::handover::Handover;
 use crate::message::{Body, Hello, OLDEST, Offer, VERSION, What};
 use crate::owner::Owner;
-use crate::{HandoverError, Luggage, MOST_DESCRIPTORS, Step, TakeError};
+use crate::{Arrival, HandoverError, Luggage, MOST_DESCRIPTORS, Step, TakeError};
 
 /// Descriptors that are taken at most.
 const MOST_IN_ALL: usize = 16384;
@@ -34,13 +32,14 @@ impl Handover {
     /// [`TakeError`]. But for [`TakeError::NotWorking`], the other process has the controller still.
     pub fn take(self, options: impl FnOnce(Arc<dyn Device>) -> DriverOptions) -> Result<Taken, TakeError> {
         self.send(What::Hello(Hello { version: VERSION, oldest: OLDEST }), &[])?;
-        let (owner, body, device_fds, luggage_fds) = self.accept().inspect_err(|error| self.refuse(error))?;
+        let (owner, mut body, device_fds, luggage_fds) = self.accept().inspect_err(|error| self.refuse(error))?;
         self.step(Step::Received);
-        let parts = Parts { kind: body.kind, state: body.device, descriptors: device_fds };
-        let arriving = adopt(parts).map_err(TakeError::Device).inspect_err(|error| self.refuse(error))?;
-        self.step(Step::Adopted);
-        let prepared = options(arriving.device().clone()).prepare_restore(&body.driver, arriving.memory().to_vec());
-        let prepared = prepared.map_err(TakeError::State).inspect_err(|error| self.refuse(error))?;
+        let luggage = std::mem::take(&mut body.luggage);
+        let options = |device| {
+            self.step(Step::Adopted);
+            options(device)
+        };
+        let arrival = Arrival::of(body, device_fds, options).inspect_err(|error| self.refuse(error))?;
         self.step(Step::Prepared);
         if !owner.take() {
             return Err(TakeError::Kept);
@@ -57,10 +56,9 @@ impl Handover {
             }
         }
         self.step(Step::Told);
-        arriving.begin().map_err(TakeError::Begin)?;
-        let restored = prepared.take_over().map_err(TakeError::NotWorking)?;
+        let restored = arrival.begin()?;
         self.step(Step::TakenOver);
-        Ok(Taken { restored, luggage: Luggage { bytes: body.luggage, descriptors: luggage_fds } })
+        Ok(Taken { restored, luggage: Luggage { bytes: luggage, descriptors: luggage_fds } })
     }
 
     fn accept(&self) -> Result<(Owner, Body, Vec<OwnedFd>, Vec<OwnedFd>), HandoverError> {
@@ -96,19 +94,12 @@ impl Handover {
     }
 }
 
-/// Goes on with a device, of whatever back end it is.
-fn adopt(parts: Parts) -> Result<Arriving, DeviceError> {
-    match &*parts.kind {
-        "pci" => VfioDevice::adopt(parts),
-        "vfio-user" => VfioUserDevice::adopt(parts),
-        other => Err(DeviceError::NotAdoptable(format!("there is no back end {other:?} here"))),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::fd::AsFd;
     use std::time::Duration;
+
+    use doorbell_device::DeviceError;
 
     use super::*;
     use crate::pair;

@@ -102,6 +102,26 @@ impl NvmeManager {
         Ok(driver)
     }
 
+    /// Takes a driver in that is open already, one that was [restored](DriverOptions::restore) say, and has it at an address
+    /// from now on.
+    ///
+    /// # Errors
+    /// The driver, if somebody has that address open or opens it, or the manager was shut down.
+    pub fn insert(&self, address: &str, driver: NvmeDriver) -> Result<Arc<NvmeDriver>, Box<NvmeDriver>> {
+        let mut controllers = self.lock();
+        let taken = match controllers.get(address) {
+            Some(Entry::Open(there)) => there.is_usable(),
+            Some(Entry::Opening) => true,
+            None => false,
+        };
+        if taken || self.closed.load(Ordering::SeqCst) {
+            return Err(Box::new(driver));
+        }
+        let driver = Arc::new(driver);
+        controllers.insert(address.to_owned(), Entry::Open(driver.clone()));
+        Ok(driver)
+    }
+
     /// The addresses of the open controllers.
     #[must_use]
     pub fn list(&self) -> Vec<String> {
