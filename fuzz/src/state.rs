@@ -162,7 +162,7 @@ fn server(bytes: &[u8]) {
     let len = usize::from(u16::from_le_bytes([*low, *high])).min(rest.len());
     let (subsystem, controller) = rest.split_at(len);
     let files = (0..2).filter_map(|_| file()).collect();
-    let Ok(subsystem) = Subsystem::restore(subsystem, files) else { return };
+    let Ok(subsystem) = Subsystem::restore(subsystem, files, |_, _, _| None) else { return };
     let Ok(controller) = Controller::restore(&subsystem, controller) else { return };
     let world = World::new();
     let Ok(device) = InProcess::new("restored:", controller, 4, Run::Stepped) else { return };

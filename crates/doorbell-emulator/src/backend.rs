@@ -114,6 +114,8 @@ pub enum Crossing<'a> {
     Ring(BorrowedFd<'a>),
     /// The memory of a [`SharedRamBackend`].
     Memory(BorrowedFd<'a>),
+    /// Storage that whoever goes on with the subsystem [brings](crate::Subsystem::restore), by the name that it has for it.
+    Elsewhere(&'a str),
 }
 
 /// Cuts a range into pieces of [`PIECE`] bytes.

@@ -37,6 +37,7 @@
 
 mod admin;
 mod backend;
+mod block_metadata;
 mod config;
 mod controller;
 mod delayed;

@@ -7,6 +7,7 @@ use nvme_spec::Status;
 use nvme_spec::identify::{LbaFormat, NamespaceIds, PiType};
 
 use crate::backend::{Backend, BackendError, FileBackend, NullBackend, RamBackend};
+use crate::block_metadata::BlockMetadata;
 use crate::error::EmulatorError;
 use crate::marks::Marks;
 use crate::namespace_config::{NamespaceConfig, Storage};
@@ -40,9 +41,8 @@ pub(crate) struct State {
     /// NSZE.
     pub(crate) blocks: u64,
     pub(crate) data: Box<dyn Backend>,
-    /// The metadata of all blocks, where the format has any. Kept in memory, whatever keeps the data; what was never
-    /// written is all ones, which is protection information that is not checked.
-    pub(crate) metadata: Option<RamBackend>,
+    /// The metadata of all blocks, where the format has any.
+    pub(crate) metadata: Option<BlockMetadata>,
     /// Blocks marked by Write Uncorrectable.
     pub(crate) uncorrectable: Marks,
     /// NSATTR: cannot be written to now.
@@ -115,7 +115,7 @@ impl Namespace {
             layout,
             blocks,
             data,
-            metadata: metadata(layout, blocks),
+            metadata: metadata(layout, blocks)?,
             uncorrectable: Marks::default(),
             write_protected,
             reservations: Reservations::default(),
@@ -182,8 +182,8 @@ fn count_blocks(size: u64, layout: Layout) -> Result<u64, EmulatorError> {
     Ok(size >> layout.shift)
 }
 
-fn metadata(layout: Layout, blocks: u64) -> Option<RamBackend> {
-    (layout.metadata > 0).then(|| RamBackend::filled_with(blocks.saturating_mul(u64::from(layout.metadata)), 0xff))
+fn metadata(layout: Layout, blocks: u64) -> Result<Option<BlockMetadata>, BackendError> {
+    (layout.metadata > 0).then(|| BlockMetadata::new(blocks)).transpose()
 }
 
 impl State {
@@ -201,7 +201,7 @@ impl State {
         let blocks = count_blocks(size, self.layout)?;
         self.data.resize(size)?;
         if let Some(metadata) = &mut self.metadata {
-            metadata.resize(blocks.saturating_mul(u64::from(self.layout.metadata)))?;
+            metadata.resize(blocks)?;
         }
         self.uncorrectable.truncate(blocks);
         self.blocks = blocks;
@@ -227,9 +227,9 @@ impl State {
         match adopted {
             Ok((layout, blocks)) => {
                 self.data.deallocate(0, self.data.size())?;
+                self.metadata = metadata(layout, blocks)?;
                 self.layout = layout;
                 self.blocks = blocks;
-                self.metadata = metadata(layout, blocks);
                 self.uncorrectable = Marks::default();
                 Ok(())
             }
@@ -243,9 +243,8 @@ impl State {
     /// Gives blocks back; they read as zero, and their protection information is not checked.
     pub(crate) fn deallocate(&mut self, slba: u64, blocks: u64) -> Result<(), BackendError> {
         self.data.deallocate(self.layout.bytes(slba), self.layout.bytes(blocks))?;
-        let each = u64::from(self.layout.metadata);
         if let Some(metadata) = &mut self.metadata {
-            metadata.deallocate(slba.saturating_mul(each), blocks.saturating_mul(each))?;
+            metadata.deallocate(slba, blocks)?;
         }
         self.uncorrectable.remove(slba, blocks);
         *self.dirty.get_mut() = true;

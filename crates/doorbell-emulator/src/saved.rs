@@ -21,12 +21,6 @@ pub enum CrossingError {
         /// Which namespace.
         nsid: u32,
     },
-    /// The namespace's format has metadata, which is kept in this process's own memory.
-    #[error("namespace {nsid} has metadata, which is kept where no other process can have it")]
-    Metadata {
-        /// Which namespace.
-        nsid: u32,
-    },
     /// A descriptor cannot be duplicated.
     #[error("a descriptor cannot be duplicated: {0}")]
     Descriptor(String),

@@ -4,9 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use doorbell::{DriverError, DriverOptions, ManagerError, NamespaceError, NvmeDriver, NvmeManager, ShutdownMode};
+use doorbell::{
+    DriverError, DriverOptions, GuestMemory, ManagerError, NamespaceError, NvmeDriver, NvmeManager, Restored,
+    ShutdownMode,
+};
 
 use crate::Relay;
+use crate::below::Shared;
 use crate::memory::Registered;
 
 /// Controllers by address: opened once however many namespaces of them are served.
@@ -38,9 +42,30 @@ impl Drives {
             return Ok(drive.clone());
         }
         // The first time, or after the last one has ended.
-        let drive = Arc::new(Drive { driver, lanes: AtomicU32::new(0), memory: Mutex::default() });
+        let drive = Arc::new(Drive::new(address, driver, Vec::new()));
         open.insert(address.into(), drive.clone());
         Ok(drive)
+    }
+
+    /// The controller at an address, if it is open.
+    pub(crate) fn get(&self, address: &str) -> Option<Arc<Drive>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).get(address).cloned()
+    }
+
+    /// Has a controller that was another process's. What was under way there for itself is nobody's here.
+    pub(crate) fn insert(&self, address: &str, restored: Restored) {
+        let Restored { driver, guest_memory, .. } = restored;
+        // Nobody else has the address: all that was open there comes from there.
+        if let Ok(driver) = self.manager.insert(address, driver) {
+            let drive = Arc::new(Drive::new(address, driver, guest_memory));
+            self.open.lock().unwrap_or_else(PoisonError::into_inner).insert(address.into(), drive);
+        }
+    }
+
+    /// Asks for something of each controller that is open, until one refuses.
+    pub(crate) fn each<T, E>(&self, mut ask: impl FnMut(&str, &Drive) -> Result<T, E>) -> Result<Vec<T>, E> {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.iter().map(|(address, drive)| ask(address, drive)).collect()
     }
 
     /// Shuts them all down in order.
@@ -52,14 +77,22 @@ impl Drives {
 
 /// A controller that is open.
 pub struct Drive {
+    pub(crate) address: String,
     pub(crate) driver: Arc<NvmeDriver>,
     /// Lanes that were ever made, to spread them over the CPUs.
     lanes: AtomicU32,
     /// Memory of clients that the drive was given.
     pub(crate) memory: Mutex<Vec<Registered>>,
+    /// Memory of clients that it was given by the process before, and that nobody has used here yet.
+    inherited: Mutex<Vec<GuestMemory>>,
 }
 
 impl Drive {
+    fn new(address: &str, driver: Arc<NvmeDriver>, inherited: Vec<GuestMemory>) -> Self {
+        let (lanes, memory, inherited) = (AtomicU32::new(0), Mutex::default(), Mutex::new(inherited));
+        Self { address: address.into(), driver, lanes, memory, inherited }
+    }
+
     /// The driver.
     #[must_use]
     pub fn driver(&self) -> &NvmeDriver {
@@ -71,7 +104,17 @@ impl Drive {
     /// # Errors
     /// [`NamespaceError`]: there is none, it cannot be used, or it is used already.
     pub async fn namespace(self: &Arc<Self>, nsid: u32) -> Result<Relay, NamespaceError> {
-        Ok(Relay::new(self.clone(), self.driver.namespace(nsid).await?))
+        Ok(Relay::new(self.shared(nsid).await?))
+    }
+
+    pub(crate) async fn shared(self: &Arc<Self>, nsid: u32) -> Result<Arc<Shared>, NamespaceError> {
+        Ok(Arc::new(Shared::new(self.clone(), self.driver.namespace(nsid).await?)))
+    }
+
+    /// Memory that was registered by the process before, for which `is_it` is true: it is the caller's.
+    pub(crate) fn inherit(&self, mut is_it: impl FnMut(&GuestMemory) -> bool) -> Vec<GuestMemory> {
+        let mut inherited = self.inherited.lock().unwrap_or_else(PoisonError::into_inner);
+        inherited.extract_if(.., |memory| is_it(memory)).collect()
     }
 
     /// The CPU, and with it the queue, of the next lane.

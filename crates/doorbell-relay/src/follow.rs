@@ -7,7 +7,7 @@ use doorbell::Runtime;
 use doorbell_emulator::Subsystem;
 use futures_lite::future::or;
 
-use crate::relay::Shared;
+use crate::below::Shared;
 
 /// Follows a namespace: see [`Relay::follower`](crate::Relay::follower).
 pub struct Follower {

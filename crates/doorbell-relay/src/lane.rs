@@ -6,8 +6,8 @@ use std::task::{Context, Poll, Wake, Waker};
 use doorbell_emulator::{Data, Ended, Lane, Operation, Ticket};
 use nvme_spec::Status;
 
-use crate::memory::{Place, Share, locate};
-use crate::relay::Shared;
+use crate::below::Shared;
+use crate::memory::{Place, Share, locate, touches};
 use crate::status::status;
 use crate::work::{Source, Way, Work};
 
@@ -134,17 +134,20 @@ impl Lane for RelayLane {
     }
 
     fn forget(&mut self, ticket: Ticket, iova: u64, len: u64) -> bool {
-        let (gone, kept) = self.shares.drain(..).partition(|share| share.touches(iova, len));
+        let (gone, kept) = self.shares.drain(..).partition(|share| touches(&share.memory, iova, len));
         self.shares = kept;
         // Other lanes of the controller have shares of it too: the last one takes it from the drive.
-        let gone: Vec<Share> = Vec::into_iter(gone).filter_map(Arc::into_inner).collect();
+        let gone = Vec::into_iter(gone).filter_map(Arc::into_inner).map(|share: Share| share.memory);
+        // Whoever's it was: who needs it still has it registered anew.
+        let unused = self.way.shared.drive.inherit(|memory| touches(memory, iova, len));
+        let gone: Vec<_> = gone.chain(unused).collect();
         if gone.is_empty() {
             return true;
         }
         let way = self.way.clone();
         let work = async move {
-            for share in gone {
-                way.shared.drive.driver.unregister_memory(&share.memory).await;
+            for memory in gone {
+                way.shared.drive.driver.unregister_memory(&memory).await;
             }
             Ok(())
         };

@@ -1,7 +1,7 @@
 //! A namespace that Doorbell drives, as the storage of one that it serves: a drive, shared out among virtual machines.
 //!
-//! [`Drives`] opens controllers, each once; a [`Relay`] is a namespace of one of them, and a
-//! [`Backend`](doorbell_emulator::Backend) of emulated namespaces. Data moves between the client's memory and the drive
+//! [`Drives`] opens controllers, each once; a [`Relay`] is a namespace of one of them, as the
+//! [`Backend`](doorbell_emulator::Backend) of an emulated one. Data moves between the client's memory and the drive
 //! without a copy: the memory is registered with the drive's driver, and the commands that go down name the pages that
 //! those from above did. Where the drive cannot be given the memory, or cannot be told of such pages, it goes through buffers.
 //!
@@ -42,6 +42,8 @@
     )
 )]
 
+mod below;
+mod crossing;
 mod drive;
 mod follow;
 mod lane;
@@ -50,6 +52,7 @@ mod relay;
 mod status;
 mod work;
 
+pub use crossing::{Arriving, CrossingError, Departing};
 pub use drive::{Drive, Drives};
 pub use follow::Follower;
 pub use relay::Relay;

@@ -1,5 +1,6 @@
 //! Memory of clients, as drives know it.
 
+use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, PoisonError, Weak};
 
 use doorbell::{GuestMemory, PAGE_SIZE, PagedRange};
@@ -33,12 +34,6 @@ impl Share {
             && self.host.len() == part.host.len()
             && self.allowed == part.allowed
     }
-
-    /// Whether it has any of these addresses.
-    pub(crate) fn touches(&self, iova: u64, len: u64) -> bool {
-        let end = self.iova.saturating_add(self.host.len() as u64);
-        iova < end && self.iova < iova.saturating_add(len)
-    }
 }
 
 impl Drive {
@@ -51,17 +46,48 @@ impl Drive {
             return Ok(share);
         }
         let (host, allowed) = (part.host.clone(), part.allowed);
-        let memory = GuestMemory::builder().region(iova, host.clone(), allowed).build();
-        let memory = memory.map_err(|_| Status::DATA_TRANSFER_ERROR)?;
-        let memory = self.driver.register_memory(&memory).unwrap_or_else(|error| {
-            let len = host.len();
-            tracing::warn!(%error, "{len:#x} bytes at {iova:#x} cannot be given to the drive: they go through buffers");
-            memory
-        });
+        let inherited = self.inherit(|memory| is_the_same(memory, iova, &host, allowed)).pop();
+        let memory = match inherited {
+            Some(memory) => memory,
+            None => self.register(iova, &host, allowed)?,
+        };
         let share = Arc::new(Share { iova, host, allowed, memory });
         known.push(Registered { share: Arc::downgrade(&share) });
         Ok(share)
     }
+
+    fn register(&self, iova: u64, host: &HostMemory, allowed: Access) -> Result<GuestMemory, Status> {
+        let memory = GuestMemory::builder().region(iova, host.clone(), allowed).build();
+        let memory = memory.map_err(|_| Status::DATA_TRANSFER_ERROR)?;
+        Ok(self.driver.register_memory(&memory).unwrap_or_else(|error| {
+            let len = host.len();
+            tracing::warn!(%error, "{len:#x} bytes at {iova:#x} cannot be given to the drive: they go through buffers");
+            memory
+        }))
+    }
+}
+
+/// Whether memory that the process before had registered is this mapping, by the file that both lie in.
+fn is_the_same(memory: &GuestMemory, iova: u64, host: &HostMemory, allowed: Access) -> bool {
+    let mut regions = memory.regions();
+    let (Some((at, other, access)), None) = (regions.next(), regions.next()) else { return false };
+    at == iova
+        && other.len() == host.len()
+        && access == allowed
+        && place(other).is_some_and(|is| Some(is) == place(host))
+}
+
+/// Which file, and where in it.
+fn place(memory: &HostMemory) -> Option<(u64, u64, u64)> {
+    let (file, offset) = memory.file()?;
+    let file = file.metadata().ok()?;
+    Some((file.dev(), file.ino(), offset))
+}
+
+/// Whether a client's addresses are among those of memory.
+pub(crate) fn touches(memory: &GuestMemory, iova: u64, len: u64) -> bool {
+    let end = iova.saturating_add(len);
+    memory.regions().any(|(at, host, _)| at < end && iova < at.saturating_add(host.len() as u64))
 }
 
 /// The data of a command.
@@ -131,4 +157,31 @@ fn pieces(data: &Data<'_>) -> Result<Place, Status> {
     let piece =
         |piece: doorbell_emulator::Piece<'_>| (piece.memory.map(|part| (part.host.clone(), part.offset)), piece.len);
     Ok(Place::Pieces(data.pieces().map(|found| found.map(piece)).collect::<Result<_, _>>()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_of_the_process_before_is_known_by_its_file() {
+        let host = HostMemory::allocate(0x4000).unwrap();
+        let (file, _) = host.file().unwrap();
+        let of = |at, offset, len| {
+            let host = HostMemory::from_file(file.clone(), offset, len).unwrap();
+            GuestMemory::builder().region(at, host, Access::ReadWrite).build().unwrap()
+        };
+        let part = HostMemory::from_file(file.clone(), 0x1000, 0x2000).unwrap();
+        let same = |memory: &GuestMemory| is_the_same(memory, 0x10_0000, &part, Access::ReadWrite);
+        assert!(same(&of(0x10_0000, 0x1000, 0x2000)));
+        for (at, offset, len) in [(0x10_1000, 0x1000, 0x2000), (0x10_0000, 0, 0x2000), (0x10_0000, 0x1000, 0x1000)] {
+            assert!(!same(&of(at, offset, len)), "{at:#x} {offset:#x} {len:#x}");
+        }
+        let other = HostMemory::allocate(0x4000).unwrap();
+        let (file, _) = other.file().unwrap();
+        let other = HostMemory::from_file(file.clone(), 0x1000, 0x2000).unwrap();
+        assert!(!same(&GuestMemory::builder().region(0x10_0000, other, Access::ReadWrite).build().unwrap()));
+        assert!(touches(&of(0x10_0000, 0, 0x4000), 0x10_3fff, 1));
+        assert!(!touches(&of(0x10_0000, 0, 0x4000), 0x10_4000, u64::MAX));
+    }
 }

@@ -1,36 +1,23 @@
 //! A namespace as storage.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::Waker;
 
 use doorbell::Namespace;
-use doorbell_emulator::{AtomicUnits, Backend, BackendError, Lane, NamespaceConfig, OptimalSizes, Storage};
-use event_listener::Event;
-use futures_lite::future::block_on;
+use doorbell_emulator::{AtomicUnits, NamespaceConfig, OptimalSizes, Storage};
 use nvme_spec::identify::{Dlfeat, NamespaceIds, cns::csi};
 
 use crate::Follower;
-use crate::drive::Drive;
-use crate::lane::RelayLane;
+use crate::below::{Below, Shared};
 
 /// A namespace of a controller that Doorbell drives, as storage.
 pub struct Relay {
-    pub(crate) shared: Arc<Shared>,
-}
-
-pub(crate) struct Shared {
-    pub(crate) drive: Arc<Drive>,
-    pub(crate) namespace: Namespace,
-    /// It is nobody's storage any more.
-    pub(crate) closed: AtomicBool,
-    pub(crate) closing: Event,
+    shared: Arc<Shared>,
+    below: Below,
 }
 
 impl Relay {
-    pub(crate) fn new(drive: Arc<Drive>, namespace: Namespace) -> Self {
-        let (closed, closing) = (AtomicBool::new(false), Event::new());
-        Self { shared: Arc::new(Shared { drive, namespace, closed, closing }) }
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { below: Below::new(&shared), shared }
     }
 
     /// The namespace.
@@ -79,58 +66,7 @@ impl Relay {
             ..NamespaceConfig::new(Storage::Null { size: 0 })
         }
         .with_format(namespace.block_size(), 0);
-        config.storage = Storage::Custom(Box::new(self));
+        config.storage = Storage::Custom(Box::new(self.below));
         config
-    }
-}
-
-impl Drop for Relay {
-    fn drop(&mut self) {
-        self.shared.closed.store(true, Ordering::SeqCst);
-        self.shared.closing.notify(usize::MAX);
-    }
-}
-
-impl Shared {
-    pub(crate) fn size(&self) -> u64 {
-        self.namespace.block_count().saturating_mul(self.namespace.block_size().into())
-    }
-}
-
-impl Backend for Relay {
-    fn size(&self) -> u64 {
-        self.shared.size()
-    }
-
-    fn read_bytes(&self, _offset: u64, _to: &mut [u8]) -> Result<(), BackendError> {
-        Err(BackendError::Unsupported("be read at once"))
-    }
-
-    fn write_bytes(&mut self, _offset: u64, _from: &[u8]) -> Result<(), BackendError> {
-        Err(BackendError::Unsupported("be written at once"))
-    }
-
-    fn deallocate(&mut self, _offset: u64, _len: u64) -> Result<(), BackendError> {
-        Err(BackendError::Unsupported("be deallocated at once"))
-    }
-
-    /// Waits for the drive: not for a controller's thread.
-    fn flush(&self) -> Result<(), BackendError> {
-        block_on(self.shared.namespace.flush(0)).map_err(|error| BackendError::Io(std::io::Error::other(error)))
-    }
-
-    fn resize(&mut self, size: u64) -> Result<(), BackendError> {
-        if size == self.shared.size() {
-            return Ok(());
-        }
-        Err(BackendError::Unsupported("be resized from here: it is as large as the namespace behind it"))
-    }
-
-    fn finishes_later(&self) -> bool {
-        true
-    }
-
-    fn lane(&self, waker: Waker) -> Option<Box<dyn Lane>> {
-        Some(Box::new(RelayLane::new(self.shared.clone(), waker)))
     }
 }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use doorbell::{LargeTransferError, LbaRange, MemoryError, Namespace, PagedRange, RequestError, SplitPlan};
 
+use crate::below::Shared;
 use crate::memory::{Pages, Place};
-use crate::relay::Shared;
 
 /// An operation under way.
 pub(crate) type Work = Pin<Box<dyn Future<Output = Result<(), RequestError>> + Send>>;

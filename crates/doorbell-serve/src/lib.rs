@@ -49,4 +49,4 @@ mod takeover;
 pub use endpoint::{Endpoint, Statistics};
 pub use listener::{Listener, ServeError};
 pub use stepped::Stepped;
-pub use takeover::{Belongings, Taken, TakeoverError, hand_over, take_over};
+pub use takeover::{Baggage, Behind, BehindError, Belongings, Taken, TakeoverError, hand_over, take_over};

@@ -3,12 +3,14 @@
 //! The old one holds still, and sends what it knows with all descriptors. Who owns the clients is one word in memory that
 //! both have, which one of them changes, once: until the new one has changed it, everything can still be undone.
 
+mod behind;
 mod descriptors;
 mod form;
 mod passage;
 pub(crate) mod state;
 mod step;
 
+pub use behind::{Baggage, Behind, BehindError};
 pub(crate) use descriptors::{Descriptors, pass};
 
 use std::os::fd::OwnedFd;
@@ -76,9 +78,12 @@ pub enum TakeoverError {
     /// The other process has gone, or does not answer.
     #[error("the other process: {0}")]
     Peer(#[from] ConnectionError),
-    /// The new server cannot go on with it, and says why.
-    #[error("the new server refused: {0}")]
+    /// The other server cannot, and says why.
+    #[error("the other server refused: {0}")]
     Refused(String),
+    /// What is behind the namespaces cannot cross.
+    #[error("what is behind the namespaces: {0}")]
+    Behind(#[source] BehindError),
     /// The old server did not wait any longer, and goes on.
     #[error("the old server goes on")]
     Withdrawn,
@@ -112,8 +117,9 @@ pub struct Belongings {
 
 /// Gives everything to the process at the other end of `stream`, which calls [`take_over`].
 ///
-/// While it lasts, nothing but the endpoints may change the subsystem. When it is done, the endpoints have ended, and
-/// nothing is left to do but to end the process.
+/// While it lasts, nothing but the endpoints may change the subsystem. When they hold still, and use no storage, `behind` is
+/// asked for what is behind the namespaces, which has to hold still from then on. When it is done, the endpoints have ended, and
+/// nothing is left to do but to let that go, and to end the process.
 ///
 /// # Errors
 /// If it did not come to that: then the endpoints go on as if nothing had been.
@@ -122,6 +128,7 @@ pub fn hand_over(
     subsystem: &Subsystem,
     endpoints: &[Arc<Endpoint>],
     belongings: Belongings,
+    behind: impl FnOnce() -> Result<Baggage, BehindError>,
 ) -> Result<(), TakeoverError> {
     subsystem.check_crossing()?;
     let mut passage = Passage::new(stream);
@@ -130,7 +137,8 @@ pub fn hand_over(
     let frozen = freezing.into_iter().map(crate::endpoint::Freezing::wait).collect::<Result<Vec<_>, _>>()?;
     step("frozen");
     let word = HostMemory::allocate(4096)?;
-    let given = give(&mut passage, &word, subsystem, &frozen, belongings);
+    let behind = behind().map_err(TakeoverError::Behind).inspect_err(|error| passage.refuse(error))?;
+    let given = give(&mut passage, &word, subsystem, &frozen, belongings, behind);
     if !has_left(&word, &given) {
         return Err(given.err().unwrap_or(TakeoverError::Withdrawn));
     }
@@ -159,6 +167,7 @@ fn give(
     subsystem: &Subsystem,
     frozen: &[Frozen],
     belongings: Belongings,
+    behind: Baggage,
 ) -> Result<(), TakeoverError> {
     let Belongings { control, block_size, locks } = belongings;
     let (bytes, descriptors) = subsystem.save()?;
@@ -172,6 +181,8 @@ fn give(
         control: control.map(|path| path.to_string_lossy().into_owned()),
         block_size,
         locked,
+        behind: behind.bytes,
+        behind_descriptors: behind.descriptors.len() as u32,
     };
     let descriptor = |source| TakeoverError::Io { what: "duplicating a descriptor", source };
     let mut fds = Vec::new();
@@ -183,17 +194,12 @@ fn give(
     }
     fds.extend(control_fd);
     fds.extend(locks);
+    fds.extend(behind.descriptors);
     passage.send(&form::write(&server), &fds, || step("sending"))?;
     step("sent");
     let answer = passage.hear()?;
     step("answered");
-    match answer {
-        (kind, ..) if kind == Kind::Taken as u16 => Ok(()),
-        (kind, why, _) if kind == Kind::Refused as u16 => {
-            Err(TakeoverError::Refused(String::from_utf8_lossy(&why).into_owned()))
-        }
-        _ => Err(TakeoverError::Foreign),
-    }
+    if answer.0 == Kind::Taken as u16 { Ok(()) } else { Err(TakeoverError::Foreign) }
 }
 
 /// A server that was taken over.
@@ -213,43 +219,55 @@ pub struct Taken {
     pub pause: Duration,
 }
 
-/// Goes on with what the process at the other end of `stream` [hands over](hand_over).
+/// Goes on with what the process at the other end of `stream` [hands over](hand_over). `arrive` makes of it what is behind the
+/// namespaces.
 ///
 /// # Errors
 /// If that cannot be: then the other goes on, and this process has touched nothing of a client.
-pub fn take_over(stream: UnixStream) -> Result<Taken, TakeoverError> {
+pub fn take_over<B: Behind>(
+    stream: UnixStream,
+    arrive: impl FnOnce(Baggage) -> Result<B, BehindError>,
+) -> Result<(Taken, B::Here), TakeoverError> {
     let mut passage = Passage::new(stream);
     let (bytes, fds) = passage.receive()?;
     step("received");
-    match Ready::new(&bytes, fds) {
+    match Ready::new(&bytes, fds, arrive) {
         Ok(ready) => {
             step("ready");
             ready.start(|| passage.tell(Kind::Taken, &[], &[]))
         }
         Err(error) => {
-            // It goes on in any case.
-            let _ = passage.tell(Kind::Refused, error.to_string().as_bytes(), &[]);
+            passage.refuse(&error);
             Err(error)
         }
     }
 }
 
 /// Everything is there, and only has to begin.
-struct Ready {
+struct Ready<B> {
     word: HostMemory,
     prepared: Vec<Prepared>,
     taken: Taken,
+    behind: B,
     frozen_at: u64,
 }
 
-impl Ready {
-    fn new(bytes: &[u8], fds: Vec<OwnedFd>) -> Result<Self, TakeoverError> {
+impl<B: Behind> Ready<B> {
+    fn new(
+        bytes: &[u8],
+        mut fds: Vec<OwnedFd>,
+        arrive: impl FnOnce(Baggage) -> Result<B, BehindError>,
+    ) -> Result<Self, TakeoverError> {
         let server = form::read(bytes)?;
+        let split = fds.len().saturating_sub(server.behind_descriptors as usize);
+        let descriptors = fds.split_off(split);
+        let mut behind = arrive(Baggage { bytes: server.behind, descriptors }).map_err(TakeoverError::Behind)?;
         let mut fds = fds.into_iter();
         let word = fds.next().ok_or(TakeoverError::Foreign)?;
         let word = HostMemory::from_file(Arc::new(word.into()), 0, 4096)?;
         let first = fds.by_ref().take(server.descriptors as usize).collect();
-        let subsystem = Subsystem::restore(&server.subsystem, first)?;
+        let subsystem =
+            Subsystem::restore(&server.subsystem, first, |nsid, name, size| behind.bring(nsid, name, size))?;
         let mut prepared = Vec::new();
         for endpoint in server.endpoints {
             let mut own = Descriptors::new(fds.by_ref().take(endpoint.descriptors as usize));
@@ -265,12 +283,12 @@ impl Ready {
         let locks: Vec<_> = server.locked.into_iter().zip(fds).collect();
         let (block_size, pause, endpoints) = (server.block_size, Duration::ZERO, Vec::new());
         let taken = Taken { subsystem, endpoints, control, block_size, locks, pause };
-        Ok(Self { word, prepared, taken, frozen_at: server.frozen_at })
+        Ok(Self { word, prepared, taken, behind, frozen_at: server.frozen_at })
     }
 
     /// Becomes the owner, unless the other does not wait any longer, and tells it.
-    fn start(self, tell: impl FnOnce() -> Result<(), ConnectionError>) -> Result<Taken, TakeoverError> {
-        let Self { word, prepared, mut taken, frozen_at } = self;
+    fn start(self, tell: impl FnOnce() -> Result<(), ConnectionError>) -> Result<(Taken, B::Here), TakeoverError> {
+        let Self { word, prepared, mut taken, behind, frozen_at } = self;
         let word = word.dwords().first().ok_or(TakeoverError::Foreign)?;
         if word.compare_exchange(OLD, NEW, Ordering::SeqCst, Ordering::SeqCst).is_err() {
             return Err(TakeoverError::Withdrawn);
@@ -285,12 +303,13 @@ impl Ready {
                 return Err(error.into());
             }
         }
+        let here = behind.begin(&taken.subsystem);
         taken.endpoints = prepared.into_iter().map(Prepared::start).collect();
         taken.pause = Duration::from_nanos(since_1970().saturating_sub(frozen_at));
         if let Some(control) = &taken.control {
             control.own();
         }
-        Ok(taken)
+        Ok((taken, here))
     }
 }
 

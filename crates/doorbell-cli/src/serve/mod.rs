@@ -2,6 +2,7 @@
 
 mod control;
 mod ctl;
+mod devices;
 mod namespace;
 mod state;
 
@@ -18,6 +19,7 @@ use doorbell_serve::Listener;
 
 use crate::output;
 use control::Order;
+use devices::Devices;
 use namespace::NamespaceSpec;
 use state::{State, Stop};
 
@@ -134,9 +136,10 @@ fn serve(state: &Arc<State>, control: Option<Listener>, stopped: &Receiver<Stop>
 /// Goes on with what another server serves.
 fn take_over(control: &Path, stop: Sender<Stop>, stopped: &Receiver<Stop>) -> Result<()> {
     let (_, stream) = control::converse_with(control, &Order::TakeOver {})?;
-    let mut taken = doorbell_serve::take_over(stream).with_context(|| control.display().to_string())?;
+    let taken = doorbell_serve::take_over(stream, Devices::arrive);
+    let (mut taken, here) = taken.with_context(|| control.display().to_string())?;
     let (control, pause) = (taken.control.take(), taken.pause);
-    let state = Arc::new(State::taken(taken, stop));
+    let state = Arc::new(State::taken(taken, here, stop));
     output::print(format!("taken over after {:.3} ms\n", pause.as_secs_f64() * 1e3))?;
     serve(&state, control, stopped)
 }

@@ -5,21 +5,23 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
-use doorbell::{DriverError, DriverOptions, ThreadRuntime};
+use doorbell::{DriverError, ThreadRuntime};
 use doorbell_emulator::{ControllerConfig, FaultPlan, NamespaceConfig, Subsystem};
-use doorbell_relay::{Drives, Relay};
-use doorbell_serve::{Belongings, Endpoint, Listener, Statistics, Taken, hand_over};
+use doorbell_relay::{Departing, Drives, Follower, Relay};
+use doorbell_serve::{Baggage, Belongings, Endpoint, Listener, Statistics, Taken, hand_over};
 use futures_lite::future::block_on;
 use serde_json::{Value, json};
 
 use super::control::{self, Order};
+use super::devices::{self, Here};
 use super::namespace::{DeviceSpec, Lock, NamespaceSpec};
 use crate::{address, session};
 
-/// Queues of a device, at most: each controller that uses a namespace of it has one, as far as they go.
-const QUEUES: u32 = 32;
+/// How long devices may take to be held still, for another server to have them.
+const REST: Duration = Duration::from_secs(2);
 
 type Sleepers = Arc<Mutex<Vec<Weak<Endpoint>>>>;
 
@@ -57,11 +59,12 @@ impl State {
     }
 
     /// What another server had.
-    pub(super) fn taken(taken: Taken, stop: Sender<Stop>) -> Self {
-        let mut state = Self::new(taken.subsystem, taken.block_size, stop);
+    pub(super) fn taken(taken: Taken, here: Here, stop: Sender<Stop>) -> Self {
+        let mut state = Self { drives: here.drives, ..Self::new(taken.subsystem, taken.block_size, stop) };
         taken.endpoints.into_iter().for_each(|endpoint| state.add_endpoint(endpoint));
         let locks = taken.locks.into_iter().map(|(nsid, fd)| (nsid, Lock::from(fd)));
         lock(&state.locks).extend(locks);
+        here.followers.into_iter().for_each(|(nsid, follower)| state.follow(nsid, follower));
         state
     }
 
@@ -90,8 +93,16 @@ impl State {
         if control::tell(&stream, Ok(json!({}))).is_err() {
             return;
         }
-        match hand_over(stream, &self.subsystem, &self.endpoints, belongings) {
+        let mut departing = Departing::default();
+        let behind = || {
+            let deadline = Instant::now().checked_add(REST).unwrap_or_else(Instant::now);
+            departing = self.drives.depart(deadline)?;
+            let (bytes, descriptors) = departing.parts()?;
+            Ok(Baggage { bytes, descriptors })
+        };
+        match hand_over(stream, &self.subsystem, &self.endpoints, belongings, behind) {
             Ok(()) => {
+                departing.let_go();
                 *handed_over = true;
                 if let Some(listener) = self.control.get().and_then(Weak::upgrade) {
                     listener.leave();
@@ -110,6 +121,7 @@ impl State {
 
     fn belongings(&self) -> Result<Belongings> {
         self.subsystem.check_crossing()?;
+        self.drives.check_crossing()?;
         let control = self.control.get().and_then(Weak::upgrade);
         let control = control.map(|listener| Ok::<_, std::io::Error>((listener.path().into(), listener.try_clone()?)));
         let locks = lock(&self.locks);
@@ -154,9 +166,7 @@ impl State {
             })?;
             let nsid = self.subsystem.add_namespace(NamespaceConfig { nsid, ..config })?;
             if let Some(follower) = follower {
-                let sleepers = self.sleepers.clone();
-                let wake = move || lock_all(&sleepers).iter().for_each(|endpoint| endpoint.wake());
-                follower.follow(&*ThreadRuntime::global(), self.subsystem.clone(), nsid, wake);
+                self.follow(nsid, follower);
             }
             Ok((nsid, file))
         };
@@ -165,6 +175,13 @@ impl State {
         drop(locks);
         self.wake();
         Ok(nsid)
+    }
+
+    /// What becomes of a device's namespace becomes of this one.
+    fn follow(&self, nsid: u32, follower: Follower) {
+        let sleepers = self.sleepers.clone();
+        let wake = move || lock_all(&sleepers).iter().for_each(|endpoint| endpoint.wake());
+        follower.follow(&*ThreadRuntime::global(), self.subsystem.clone(), nsid, wake);
     }
 
     fn wake(&self) {
@@ -176,7 +193,7 @@ impl State {
         let DeviceSpec { address, nsid } = spec;
         let mut refused = None;
         let open = || match address::open(address) {
-            Ok(device) => Ok(DriverOptions::new(device).cpus(QUEUES)),
+            Ok(device) => Ok(devices::options(device)),
             Err(error) => {
                 refused = Some(error);
                 Err(DriverError::NotThere)

@@ -33,10 +33,9 @@ fn check(bench: Child) -> Value {
 }
 
 #[expect(clippy::print_stderr, reason = "the pause is worth seeing, and no ground to fail")]
-fn replace_under_load(depth: u32, jobs: u32, times: usize) {
-    let place = place().with_disk("disk.img", 64 << 20);
-    let mut server = Server::start(&place, SERVER, 2);
-    let clients = [("a", 1), ("b", 2)].map(|(socket, nsid)| bench(&place, socket, nsid, depth, jobs));
+fn replace_under_load(place: &Place, served: &str, (depth, jobs): (u32, u32), times: usize) {
+    let mut server = Server::start(place, served, 2);
+    let clients = [("a", 1), ("b", 2)].map(|(socket, nsid)| bench(place, socket, nsid, depth, jobs));
     let clients_of = |server: &Server<'_>| {
         let statistics = server.ctl("statistics").json();
         let controllers = statistics["controllers"].as_array().unwrap();
@@ -48,7 +47,7 @@ fn replace_under_load(depth: u32, jobs: u32, times: usize) {
     }
     let mut pauses = Vec::new();
     for _ in 0..times {
-        let (next, pause) = Server::take_over(&place, 2);
+        let (next, pause) = Server::take_over(place, 2);
         std::mem::replace(&mut server, next).handed_over();
         assert_eq!(clients_of(&server), connected, "the same clients, and no other session");
         pauses.push(pause);
@@ -71,12 +70,59 @@ fn times() -> usize {
 
 #[test]
 fn clients_at_depth_1_notice_nothing() {
-    replace_under_load(1, 1, times());
+    replace_under_load(&place().with_disk("disk.img", 64 << 20), SERVER, (1, 1), times());
 }
 
 #[test]
 fn clients_with_four_queues_at_depth_32_notice_nothing() {
-    replace_under_load(32, 4, times());
+    replace_under_load(&place().with_disk("disk.img", 64 << 20), SERVER, (32, 4), times());
+}
+
+/// A server behind the server, in the place of a drive.
+fn drive(place: &Place) -> Server<'_> {
+    Server::start(place, "--socket drive --control orders --namespace ram:64M,block=4096 --namespace ram:32M", 1)
+}
+
+const SHARED_OUT: &str =
+    "--socket a --socket b --control control --namespace device:vfio-user:drive:1 --namespace device:vfio-user:drive:2";
+
+#[test]
+fn a_drive_behind_the_server_crosses_under_load() {
+    let place = place();
+    let drive = drive(&place);
+    replace_under_load(&place, SHARED_OUT, (16, 2), times());
+    let statistics = place.doorbell("ctl orders statistics").json();
+    let controller = &statistics["controllers"][0];
+    assert_eq!((&controller["clients"], &controller["dma_faults"]), (&json!(1), &json!(0)), "{controller}");
+    assert!(controller["mappings"].as_u64().unwrap() < 40, "no memory was given again and again: {controller}");
+    drop(drive);
+}
+
+#[test]
+fn what_becomes_of_a_drive_that_crossed_becomes_of_its_namespaces() {
+    let place = place();
+    let drive = drive(&place);
+    let ordered = |what: &str| place.doorbell(&format!("ctl orders {what}")).text();
+    let old = Server::start(&place, SHARED_OUT, 2);
+    let (new, _) = Server::take_over(&place, 2);
+    old.handed_over();
+    let namespaces = |expected: Value| {
+        while new.ctl("statistics").json()["namespaces"] != expected {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    };
+    namespaces(json!([{"nsid": 1, "blocks": 16384}, {"nsid": 2, "blocks": 65536}]));
+    ordered("resize 1 128M");
+    namespaces(json!([{"nsid": 1, "blocks": 32768}, {"nsid": 2, "blocks": 65536}]));
+    ordered("remove 2");
+    namespaces(json!([{"nsid": 1, "blocks": 32768}]));
+    // More of the drive is had over the connection that crossed.
+    ordered("add ram:1M -n 7");
+    assert_eq!(new.ctl("add device:vfio-user:drive:7").text(), "2\n");
+    assert_eq!(place.doorbell("ctl orders statistics").json()["controllers"][0]["clients"], json!(1));
+    new.signal(Signal::TERM);
+    assert_eq!(new.wait(), (Some(0), String::new()));
+    drop(drive);
 }
 
 #[test]
@@ -110,16 +156,17 @@ fn what_is_kept_crosses() {
 #[test]
 fn what_cannot_cross_stays() {
     let place = place();
-    let inner = Server::start(&place, "--socket in --namespace ram:1M", 1);
-    let old = Server::start(&place, "--socket a --control control --namespace device:vfio-user:in:1", 1);
+    let old = Server::start(&place, "--socket a --control control --namespace device:emulated:size=1M", 1);
     let said = place.doorbell("serve --takeover control").complaint();
-    assert_eq!(said, "namespace 1 keeps its blocks where no other process can have them");
+    assert_eq!(
+        said,
+        "emulated:size=1M: the device cannot be handed over: the device does not support being handed over to another process"
+    );
     old.ctl("statistics").json();
     for arguments in ["--takeover control --socket b", "--takeover control --namespace ram:1M"] {
         place.doorbell(&format!("serve {arguments}")).usage();
     }
     assert_eq!(place.doorbell("serve --takeover none").complaint(), "none: No such file or directory (os error 2)");
-    drop((old, inner));
 }
 
 /// What a server has not said before it is killed is lost with it, and the other does not pretend to serve.
@@ -143,15 +190,16 @@ fn a_server_killed_before_it_has_said_all_leaves_nothing() {
 /// Whoever is killed, and when: the other serves, and the client goes on.
 #[test]
 fn a_server_killed_while_it_is_replaced_leaves_the_other() {
-    let killed = |which: &str, step: &str| {
+    let killed = |served: &str, which: &str, step: &str| {
         let place = place().with_disk("disk.img", 64 << 20);
+        let drive = drive(&place);
         let with = |mut command: std::process::Command, whose: &str| {
             if which == whose {
                 command.env("DOORBELL_TAKEOVER_KILLED_AT", step);
             }
             command
         };
-        let mut old = Server::of(&place, with(place.command(&format!("serve {SERVER}")), "old"), 2);
+        let mut old = Server::of(&place, with(place.command(&format!("serve {served}")), "old"), 2);
         let client = bench(&place, "a", 1, 8, 2);
         while old.ctl("statistics").json()["controllers"][0]["submission_queues"] != json!(2) {
             std::thread::sleep(Duration::from_millis(5));
@@ -169,11 +217,14 @@ fn a_server_killed_while_it_is_replaced_leaves_the_other() {
             new.ctl("statistics").json();
             check(client);
         }
+        drop(drive);
     };
-    for step in ["received", "ready", "taken"] {
-        killed("new", step);
-    }
-    for step in ["sent", "answered"] {
-        killed("old", step);
+    for served in [SERVER, SHARED_OUT] {
+        for step in ["received", "ready", "taken"] {
+            killed(served, "new", step);
+        }
+        for step in ["sent", "answered"] {
+            killed(served, "old", step);
+        }
     }
 }

@@ -12,8 +12,6 @@ const CHUNK_SHIFT: u32 = 16;
 /// Storage in memory, allocated where it is written to.
 pub struct RamBackend {
     size: u64,
-    /// What unwritten bytes read as.
-    fill: u8,
     chunks: HashMap<u64, Box<[u8]>, BuildHasherDefault<IndexHasher>>,
     blank: Box<[u8]>,
 }
@@ -21,12 +19,7 @@ pub struct RamBackend {
 impl RamBackend {
     /// Storage of `size` bytes, all zero.
     pub fn new(size: u64) -> Self {
-        Self::filled_with(size, 0)
-    }
-
-    /// Storage whose unwritten bytes read as `fill`.
-    pub fn filled_with(size: u64, fill: u8) -> Self {
-        Self { size, fill, chunks: HashMap::default(), blank: vec![fill; CHUNK].into_boxed_slice() }
+        Self { size, chunks: HashMap::default(), blank: vec![0; CHUNK].into_boxed_slice() }
     }
 
     /// Bytes of memory that are allocated.
@@ -43,8 +36,7 @@ impl RamBackend {
 
     #[inline]
     fn part_mut(&mut self, part: &Part) -> Result<&mut [u8], BackendError> {
-        let fill = self.fill;
-        let chunk = self.chunks.entry(part.chunk).or_insert_with(|| vec![fill; CHUNK].into_boxed_slice());
+        let chunk = self.chunks.entry(part.chunk).or_insert_with(|| vec![0; CHUNK].into_boxed_slice());
         chunk.get_mut(part.start..part.end).ok_or_else(|| part.out_of_range())
     }
 }
@@ -95,14 +87,13 @@ impl Backend for RamBackend {
         if chunks > self.chunks.len() as u64 {
             // Fewer chunks are there than the range spans: look at those only.
             let end = offset.saturating_add(len);
-            let fill = self.fill;
             self.chunks.retain(|&index, chunk| {
                 let first = index.saturating_mul(CHUNK as u64);
                 let start = offset.saturating_sub(first).min(CHUNK as u64);
                 let end = end.saturating_sub(first).min(CHUNK as u64);
                 let whole = start == 0 && end == CHUNK as u64;
                 if !whole && let Some(part) = chunk.get_mut(start as usize..end as usize) {
-                    part.fill(fill);
+                    part.fill(0);
                 }
                 !whole
             });
@@ -112,8 +103,7 @@ impl Backend for RamBackend {
             if part.len() == CHUNK {
                 self.chunks.remove(&part.chunk);
             } else if self.chunks.contains_key(&part.chunk) {
-                let fill = self.fill;
-                self.part_mut(&part)?.fill(fill);
+                    self.part_mut(&part)?.fill(0);
             }
         }
         Ok(())

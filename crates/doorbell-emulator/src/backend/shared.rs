@@ -66,6 +66,11 @@ impl SharedRamBackend {
         }
     }
 
+    /// The file that is behind it.
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+
     fn bit(chunk: u64) -> (usize, u64) {
         ((chunk / 64) as usize, 1 << (chunk % 64))
     }

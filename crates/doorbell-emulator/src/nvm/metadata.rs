@@ -7,7 +7,6 @@ use nvme_spec::identify::PiType;
 use nvme_spec::nvm::{PrInfo, ReadWriteCdw12, ReadWriteCdw15};
 
 use super::{Io, read_failed};
-use crate::backend::Backend;
 use crate::namespace::{Layout, State};
 use crate::protection::{Checks, PI_BYTES, ProtectionInfo};
 use crate::transfer::{Extents, Toward, sgl};
@@ -116,21 +115,14 @@ impl Io<'_> {
 
 /// The stored metadata of a block.
 pub(super) fn load(state: &State, lba: u64) -> Result<[u8; PI_BYTES], Status> {
-    let mut bytes = [0; PI_BYTES];
-    if let Some(metadata) = &state.metadata {
-        metadata.read_bytes(lba.saturating_mul(PI_BYTES as u64), &mut bytes).map_err(read_failed)?;
-    }
-    Ok(bytes)
+    let Some(metadata) = &state.metadata else { return Ok([0; PI_BYTES]) };
+    metadata.load(lba).map_err(read_failed)
 }
 
 /// Stores the metadata of a block.
-pub(super) fn store(state: &mut State, lba: u64, bytes: [u8; PI_BYTES]) -> Result<(), Status> {
-    match &mut state.metadata {
-        Some(metadata) => {
-            metadata.write_bytes(lba.saturating_mul(PI_BYTES as u64), &bytes).map_err(super::write_failed)
-        }
-        None => Ok(()),
-    }
+pub(super) fn store(state: &mut State, lba: u64, pi: [u8; PI_BYTES]) -> Result<(), Status> {
+    let Some(metadata) = &mut state.metadata else { return Ok(()) };
+    metadata.store(lba, pi).map_err(super::write_failed)
 }
 
 /// Checks the protection information of a block as the command wants.

@@ -1,13 +1,14 @@
 //! A namespace: what it was made from, and what became of it.
 
 use std::fs::File;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nvme_spec::identify::{Dlfeat, LbaFormat, NamespaceIds, PiType, Rescap};
 
 use super::values::fixed;
 use super::{CrossingError, StateError, bad, narrow, state};
 use crate::backend::{Backend, Crossing, FileBackend, NullBackend, RingBackend, SharedRamBackend};
+use crate::block_metadata::BlockMetadata;
 use crate::marks::Marks;
 use crate::namespace::{Namespace, State};
 use crate::namespace_config::{AtomicUnits, NamespaceConfig, OptimalSizes, Storage};
@@ -24,19 +25,20 @@ impl Namespace {
     /// Whether the namespace can cross, before anything is done about it.
     pub(crate) fn check_crossing(&self) -> Result<(), CrossingError> {
         let state = read(&self.state);
-        match state.data.crossing() {
-            None => Err(CrossingError::Storage { nsid: self.nsid }),
-            Some(_) if state.metadata.is_some() => Err(CrossingError::Metadata { nsid: self.nsid }),
-            Some(_) => Ok(()),
-        }
+        if state.data.crossing().is_none() { Err(CrossingError::Storage { nsid: self.nsid }) } else { Ok(()) }
     }
 
     pub(crate) fn save(&self, fds: &mut Vec<OwnedFd>) -> Result<state::Namespace, CrossingError> {
         self.check_crossing()?;
         let state = read(&self.state);
         let State { config, ids, .. } = &*state;
+        let mut elsewhere = None;
         let (storage, fd) = match state.data.crossing() {
             None => return Err(CrossingError::Storage { nsid: self.nsid }),
+            Some(Crossing::Elsewhere(name)) => {
+                elsewhere = Some(name.to_owned());
+                (5, None)
+            }
             Some(Crossing::Zero) => (0, None),
             Some(Crossing::File(fd)) => (1, Some(fd)),
             Some(Crossing::Ring(fd)) => (2, Some(fd)),
@@ -79,13 +81,24 @@ impl Namespace {
             uncorrectable: state.uncorrectable.save(),
             reservations: Some(state.reservations.save()),
             dirty: state.dirty.load(std::sync::atomic::Ordering::Relaxed),
+            elsewhere,
+            metadata: state.metadata.as_ref().map(|metadata| pass(fds, metadata.as_fd())).transpose()?,
         })
     }
 }
 
+/// A file that crossed.
+fn take(fds: &mut [Option<OwnedFd>], at: u32) -> Result<File, StateError> {
+    let fd = fds.get_mut(at as usize).and_then(Option::take);
+    fd.map(File::from).ok_or_else(|| StateError(format!("there is no descriptor {at}")))
+}
+
+/// Storage that is not in the state: of which namespace, by which name, how many bytes.
+pub(crate) type Bring<'a> = &'a mut dyn FnMut(u32, &str, u64) -> Option<Box<dyn Backend>>;
+
 impl state::Namespace {
     /// The namespace, with its descriptor out of those that crossed.
-    pub(crate) fn restore(self, fds: &mut [Option<OwnedFd>]) -> Result<Namespace, StateError> {
+    pub(crate) fn restore(self, fds: &mut [Option<OwnedFd>], bring: Bring<'_>) -> Result<Namespace, StateError> {
         let nsid = self.nsid;
         let refused = |error: &dyn std::fmt::Display| StateError(format!("namespace {nsid}: {error}"));
         let ids = NamespaceIds {
@@ -94,7 +107,8 @@ impl state::Namespace {
             uuid: self.uuid.as_deref().map(|id| fixed("UUID", id)).transpose()?,
             csi: self.csi.map(|csi| narrow("CSI", csi)).transpose()?,
         };
-        let config = self.config(self.storage(fds)?)?;
+        let metadata = self.metadata.map(|at| take(fds, at)).transpose()?;
+        let config = self.config(self.storage(fds, bring)?)?;
         let namespace = Namespace::new(nsid, config, ids).map_err(|error| refused(&error))?;
         {
             let mut state = write(&namespace.state);
@@ -102,6 +116,13 @@ impl state::Namespace {
                 return bad(format!("namespace {nsid} of {} blocks, there are {}", self.blocks, state.blocks));
             }
             state.blocks = self.blocks;
+            match (&mut state.metadata, metadata) {
+                (None, None) => {}
+                (Some(there), Some(file)) => {
+                    *there = BlockMetadata::from_file(file, self.blocks).map_err(|error| refused(&error))?;
+                }
+                _ => return bad(format!("namespace {nsid} has metadata, and a format that has none, or the reverse")),
+            }
             state.write_protected = self.write_protected;
             state.uncorrectable = Marks::restore(&self.uncorrectable)?;
             state.reservations = Reservations::restore(self.reservations.unwrap_or_default())?;
@@ -110,12 +131,12 @@ impl state::Namespace {
         Ok(namespace)
     }
 
-    fn storage(&self, fds: &mut [Option<OwnedFd>]) -> Result<Box<dyn Backend>, StateError> {
+    fn storage(&self, fds: &mut [Option<OwnedFd>], bring: Bring<'_>) -> Result<Box<dyn Backend>, StateError> {
         let nsid = self.nsid;
         let refused = |error: &dyn std::fmt::Display| StateError(format!("namespace {nsid}: {error}"));
-        let mut file = || {
-            let fd = self.descriptor.and_then(|at| fds.get_mut(at as usize)).and_then(Option::take);
-            fd.map(File::from).ok_or_else(|| StateError(format!("namespace {nsid} has no descriptor")))
+        let mut file = || match self.descriptor {
+            Some(at) => take(fds, at),
+            None => bad(format!("namespace {nsid} has no descriptor")),
         };
         Ok(match self.storage {
             0 => Box::new(NullBackend::zeroes(self.size)),
@@ -123,6 +144,13 @@ impl state::Namespace {
             2 => Box::new(RingBackend::new(file()?).map_err(|error| refused(&error))?),
             3 => Box::new(SharedRamBackend::from_file(file()?, self.size).map_err(|error| refused(&error))?),
             4 => Box::new(NullBackend::new(self.size)),
+            5 => match &self.elsewhere {
+                Some(name) => match bring(nsid, name, self.size) {
+                    Some(storage) => storage,
+                    None => return bad(format!("nobody brings {name:?}, the storage of namespace {nsid}")),
+                },
+                None => return bad(format!("namespace {nsid} has storage without a name")),
+            },
             other => return bad(format!("namespace {nsid} has storage of kind {other}")),
         })
     }

@@ -27,7 +27,7 @@ pub(crate) struct Subsystem {
 pub(crate) struct Namespace {
     #[prost(uint32, tag = "1")]
     pub(crate) nsid: u32,
-    /// 0 nowhere, 1 a file, 2 a file by io_uring, 3 memory.
+    /// 0 zeroes, 1 a file, 2 a file by io_uring, 3 memory, 4 nowhere, 5 elsewhere.
     #[prost(uint32, tag = "2")]
     pub(crate) storage: u32,
     /// The descriptor of its storage, by its place among all.
@@ -96,6 +96,12 @@ pub(crate) struct Namespace {
     /// Written to since the last flush.
     #[prost(bool, tag = "29")]
     pub(crate) dirty: bool,
+    /// What the storage elsewhere is called.
+    #[prost(string, optional, tag = "30")]
+    pub(crate) elsewhere: Option<String>,
+    /// The descriptor of the blocks' metadata, where the format has any.
+    #[prost(uint32, optional, tag = "31")]
+    pub(crate) metadata: Option<u32>,
 }
 
 /// Numbers of which an empty list means something.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use prost::Message;
 
 use super::{CrossingError, StateError, bad, decode, state};
+use crate::backend::Backend;
 use crate::port::Port;
 use crate::subsystem::{Subsystem, SubsystemConfig};
 
@@ -43,11 +44,16 @@ impl Subsystem {
     }
 
     /// The subsystem that [`save`](Self::save) gave, to be followed by [`Controller::restore`](crate::Controller::restore)
-    /// of all its controllers.
+    /// of all its controllers. `bring` is asked for storage that is [elsewhere](crate::Crossing::Elsewhere): for which
+    /// namespace, by which name, and of how many bytes.
     ///
     /// # Errors
-    /// If the bytes are no such state, or a descriptor is not what it should be.
-    pub fn restore(bytes: &[u8], fds: Vec<OwnedFd>) -> Result<Self, StateError> {
+    /// If the bytes are no such state, a descriptor is not what it should be, or nobody brings what is elsewhere.
+    pub fn restore(
+        bytes: &[u8],
+        fds: Vec<OwnedFd>,
+        mut bring: impl FnMut(u32, &str, u64) -> Option<Box<dyn Backend>>,
+    ) -> Result<Self, StateError> {
         let saved: state::Subsystem = decode(bytes)?;
         let state::Subsystem { serial, model, nqn, max_namespaces, added, namespaces, ports } = saved;
         let mut fds: Vec<_> = fds.into_iter().map(Some).collect();
@@ -58,7 +64,7 @@ impl Subsystem {
             if namespace.nsid == 0 || namespace.nsid > most {
                 return bad(format!("namespace {}, 1 to {most} are possible", namespace.nsid));
             }
-            let namespace = namespace.restore(&mut fds)?;
+            let namespace = namespace.restore(&mut fds, &mut bring)?;
             restored.insert(namespace.nsid, Arc::new(namespace));
         }
         let ports = ports.into_iter().map(Port::restore).collect::<Result<Vec<_>, _>>()?;

@@ -1,12 +1,13 @@
 //! Metadata and protection information.
 
 use doorbell_device::DmaMemory;
-use doorbell_emulator::{ControllerConfig, NamespaceConfig, Subsystem};
+use doorbell_emulator::{ControllerConfig, NamespaceConfig, SharedRamBackend, Storage, Subsystem};
 use nvme_spec::identify::{IdentifyNamespace, PiType};
 use nvme_spec::nvm::{CopyRange, PrInfo, ReadWriteCdw12};
 use nvme_spec::{Command, DataPointer, NvmOpcode, Status};
 
 use crate::harness::{Host, blocks, bytes, io_command, memory_with, pattern};
+use crate::saved::replace;
 
 const BLOCK: usize = 512;
 
@@ -191,4 +192,21 @@ fn metadata_without_protection_is_the_hosts() {
     assert_eq!(host.io(&misplaced), Status::INVALID_FIELD_IN_COMMAND);
     let nowhere = Command { mptr: 0, ..buffers.on(blocks(NvmOpcode::READ, 1, 1)) };
     assert_eq!(host.io(&nowhere), Status::DATA_TRANSFER_ERROR);
+}
+
+#[test]
+fn it_crosses_to_another_process() {
+    let memory = || Storage::Custom(Box::new(SharedRamBackend::new(1 << 20).unwrap()));
+    let subsystem = Subsystem::default();
+    subsystem.add_namespace(NamespaceConfig::new(memory()).with_format(512, 8)).unwrap();
+    let mut host = Host::with_queue(&subsystem, ControllerConfig::default());
+    let buffers = Buffers::new(&host, &pattern(1, BLOCK), b"whatever");
+    host.io_ok(&buffers.on(blocks(NvmOpcode::WRITE, 2047, 1)));
+    replace(&mut host);
+    let mut read = |lba| {
+        host.io_ok(&buffers.on(blocks(NvmOpcode::READ, lba, 1)));
+        (bytes(&buffers.data, BLOCK), bytes(&buffers.metadata, 8))
+    };
+    assert_eq!(read(2047), (pattern(1, BLOCK), b"whatever".to_vec()));
+    assert_eq!(read(7), (vec![0; BLOCK], vec![0xff; 8]), "what was never written");
 }

@@ -31,9 +31,9 @@ fn memory() -> NamespaceConfig {
 }
 
 /// Puts another controller in the place of this one, made from nothing but its state.
-fn replace(host: &mut Host) {
+pub(crate) fn replace(host: &mut Host) {
     let (bytes, fds) = host.subsystem.save().unwrap();
-    let subsystem = Subsystem::restore(&bytes, fds).unwrap();
+    let subsystem = Subsystem::restore(&bytes, fds, |_, _, _| None).unwrap();
     host.device.with_controller(|controller| {
         let state = controller.save().unwrap();
         *controller = Controller::restore(&subsystem, &state).unwrap();
@@ -168,8 +168,9 @@ proptest! {
             bytes.truncate(bytes.len() - len.index(bytes.len()) * usize::from(byte & 1));
             bytes
         };
-        let _ = Subsystem::restore(&spoil(bytes.clone()), fds.iter().map(|fd| fd.try_clone().unwrap()).collect());
-        let subsystem = Subsystem::restore(&bytes, fds).unwrap();
+        let copies = fds.iter().map(|fd| fd.try_clone().unwrap()).collect();
+        let _ = Subsystem::restore(&spoil(bytes.clone()), copies, |_, _, _| None);
+        let subsystem = Subsystem::restore(&bytes, fds, |_, _, _| None).unwrap();
         if let Ok(restored) = Controller::restore(&subsystem, &spoil(state)) {
             twin.host.device.with_controller(|controller| *controller = restored);
             twin.host.step();
@@ -210,6 +211,5 @@ fn what_cannot_cross_is_refused() {
     assert_eq!(subsystem.check_crossing(), Err(CrossingError::Storage { nsid: 2 }));
     assert_eq!(subsystem.save().unwrap_err(), CrossingError::Storage { nsid: 2 });
     subsystem.remove_namespace(2).unwrap();
-    subsystem.format_namespace(1, 3, false, nvme_spec::identify::PiType::NONE).unwrap();
-    assert_eq!(subsystem.check_crossing(), Err(CrossingError::Metadata { nsid: 1 }));
+    subsystem.check_crossing().unwrap();
 }

@@ -27,7 +27,7 @@ pub(super) enum Kind {
     Piece = 2,
     /// The new server serves.
     Taken = 3,
-    /// It cannot, for this reason.
+    /// One of the two cannot, for this reason.
     Refused = 4,
 }
 
@@ -45,11 +45,19 @@ impl Passage {
         self.0.send(header, &[payload], &fds, Some(PATIENCE))
     }
 
+    /// Says why it does not come to it, to whoever still listens.
+    pub(super) fn refuse(&mut self, error: &TakeoverError) {
+        let _ = self.tell(Kind::Refused, error.to_string().as_bytes(), &[]);
+    }
+
     /// The next message: what it is, and what is in it.
     pub(super) fn hear(&mut self) -> Result<(u16, Vec<u8>, Vec<OwnedFd>), TakeoverError> {
         let message = self.0.receive(Some(PATIENCE))?;
         if message.surplus_fds {
             return damaged("descriptors were lost: more are needed than this process may have");
+        }
+        if message.header.command == Kind::Refused as u16 {
+            return Err(TakeoverError::Refused(String::from_utf8_lossy(&message.payload).into_owned()));
         }
         Ok((message.header.command, message.payload, message.fds))
     }

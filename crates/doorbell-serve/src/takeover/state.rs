@@ -24,9 +24,15 @@ pub(crate) struct Server {
     /// Bytes of a block, where a namespace that is added does not say.
     #[prost(uint32, tag = "6")]
     pub(crate) block_size: u32,
-    /// Namespaces whose files are locked. The descriptors of the locks are the last.
+    /// Namespaces whose files are locked. The descriptors of the locks come next.
     #[prost(uint32, repeated, tag = "7")]
     pub(crate) locked: Vec<u32>,
+    /// What is behind the namespaces, in a form of its own.
+    #[prost(bytes = "vec", tag = "8")]
+    pub(crate) behind: Vec<u8>,
+    /// How many of the descriptors are for that: the last.
+    #[prost(uint32, tag = "9")]
+    pub(crate) behind_descriptors: u32,
 }
 
 /// A controller behind a socket.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use doorbell_emulator::{ControllerConfig, NamespaceConfig, Subsystem};
-use doorbell_serve::{Belongings, Endpoint, TakeoverError, hand_over, take_over};
+use doorbell_serve::{Baggage, Belongings, Endpoint, TakeoverError, hand_over, take_over};
 use vfio_user::wire::region;
 use vfio_user::{Call, Caller, Capabilities, Connection, Limits};
 
@@ -37,10 +37,12 @@ fn a_message_is_answered_by_one_of_the_two() {
         });
         let replace = |subsystem: Subsystem, endpoint: Arc<Endpoint>| {
             let (give, take) = UnixStream::pair().unwrap();
-            let old = std::thread::spawn(move || hand_over(give, &subsystem, &[endpoint], Belongings::default()));
-            let taken = take_over(take);
+            let nothing = || Ok(Baggage::default());
+            let old =
+                std::thread::spawn(move || hand_over(give, &subsystem, &[endpoint], Belongings::default(), nothing));
+            let taken = take_over(take, |_| Ok(()));
             old.join().unwrap()?;
-            taken
+            taken.map(|(taken, ())| taken)
         };
         let mut servers: Result<_, TakeoverError> = Ok((subsystem, endpoint));
         for _ in 0..100 {
