@@ -70,6 +70,7 @@ mod file_ring;
 mod groups;
 mod handover;
 mod host;
+mod inherited;
 #[cfg_attr(
     not(test),
     expect(clippy::arithmetic_side_effects, reason = "devices in software, for hosts that are trusted")
@@ -102,6 +103,7 @@ pub use file_ring::{FileRing, MemoryPiece};
 pub use groups::WordGroups;
 pub use handover::{Arriving, Files, Leaving, Parts};
 pub use host::{Access, HostMemory, OutOfRange};
+pub use inherited::{DescriptorLeft, inherited, leave_for_exec};
 pub use interrupt::Interrupt;
 pub use replaceable::ReplaceableMemory;
 pub use waker::{StaticWake, static_waker};

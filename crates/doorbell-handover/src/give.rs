@@ -1,13 +1,13 @@
 //! The old process's side.
 
 use std::error::Error;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use doorbell::{NvmeDriver, Saved};
 
 use crate::handover::{Handover, reason};
-use crate::message::{Hello, OLDEST, Offer, VERSION, What};
+use crate::message::{Body, Hello, OLDEST, Offer, VERSION, What};
 use crate::owner::Owner;
 use crate::{Departure, GiveError, HandoverError, Luggage, MOST_DESCRIPTORS, Step};
 
@@ -68,24 +68,31 @@ impl Handover {
     }
 
     fn offer(&self, owner: &Owner, departure: &Departure, luggage: Luggage) -> Result<(), HandoverError> {
+        let word = owner.descriptor()?;
         let Luggage { bytes, descriptors } = luggage;
-        let body = departure.body(bytes);
+        self.send_state(&[word.as_fd()], &departure.body(bytes), departure.descriptors(), &descriptors)?;
+        self.step(Step::Sent);
+        Ok(())
+    }
+
+    /// Sends a state, with the descriptors of the device and those that go along; `first` goes before everything else.
+    pub(crate) fn send_state(
+        &self,
+        first: &[BorrowedFd<'_>],
+        body: &Body,
+        device: &[OwnedFd],
+        others: &[OwnedFd],
+    ) -> Result<(), HandoverError> {
         let (file, len, crc) = body.write()?;
         let count = |fds: usize| u32::try_from(fds).unwrap_or(u32::MAX);
-        let offer = Offer {
-            len,
-            crc,
-            device_descriptors: count(departure.descriptors().len()),
-            other_descriptors: count(descriptors.len()),
-        };
-        let word = owner.descriptor()?;
-        self.send(What::Offer(offer), &[word.as_fd(), file.as_fd()])?;
+        let (device_descriptors, other_descriptors) = (count(device.len()), count(others.len()));
+        let first: Vec<_> = first.iter().copied().chain([file.as_fd()]).collect();
+        self.send(What::Offer(Offer { len, crc, device_descriptors, other_descriptors }), &first)?;
         self.step(Step::Offered);
-        let all: Vec<BorrowedFd<'_>> = departure.descriptors().iter().chain(&descriptors).map(AsFd::as_fd).collect();
+        let all: Vec<BorrowedFd<'_>> = device.iter().chain(others).map(AsFd::as_fd).collect();
         for some in all.chunks(MOST_DESCRIPTORS) {
             self.send(What::Descriptors(count(some.len())), some)?;
         }
-        self.step(Step::Sent);
         Ok(())
     }
 

@@ -39,6 +39,24 @@
 //! * From there on the new one has it, even if the old one dies before it knows. The new one says that it has before it
 //!   touches anything: if it dies in between, the old one takes the controller back, and goes on.
 //!
+//! # Without a process that takes it
+//! A [`Resting`] controller is kept by one descriptor, until a program [resumes](resume) it that comes later: by `exec` in the same
+//! process, or from systemd's descriptor store.
+//!
+//! ```no_run
+//! use doorbell::{DriverOptions, NvmeDriver};
+//! use doorbell_handover::{Luggage, Resting, resume};
+//!
+//! fn at_the_start() -> Result<Option<NvmeDriver>, Box<dyn std::error::Error>> {
+//!     Ok(resume("drive", DriverOptions::new)?.map(|taken| taken.restored.driver))
+//! }
+//!
+//! fn when_the_service_is_restarted(driver: &NvmeDriver) -> Result<(), Box<dyn std::error::Error>> {
+//!     let resting = Resting::new(driver, |_| Ok::<_, std::io::Error>(Luggage::default()))?;
+//!     Ok(resting.store("drive")?)
+//! }
+//! ```
+//!
 //! # What goes over
 //! The driver's state ([`Saved`](doorbell::Saved)), the device's ([`Leaving`](doorbell_device::Leaving)) with its
 //! descriptors, and [`Luggage`] of the caller's own. What is large goes in memory files, so that the messages are small.
@@ -63,8 +81,10 @@ mod luggage;
 mod message;
 mod owner;
 mod passage;
+mod rest;
 mod socket;
 mod step;
+mod store;
 mod take;
 
 pub use error::{GiveError, HandoverError, TakeError};
@@ -72,6 +92,7 @@ pub use give::Given;
 pub use handover::Handover;
 pub use luggage::Luggage;
 pub use passage::{Arrival, Departure};
+pub use rest::{Resting, ResumeError, resume, resume_from};
 pub use socket::{Channel, MOST_DESCRIPTORS, pair};
 pub use step::{STEPS, Step};
 pub use take::Taken;

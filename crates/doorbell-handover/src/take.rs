@@ -24,6 +24,14 @@ pub struct Taken {
     pub luggage: Luggage,
 }
 
+/// A state that has come, with its descriptors.
+pub(crate) struct Came {
+    pub(crate) first: Option<OwnedFd>,
+    pub(crate) body: Body,
+    pub(crate) device: Vec<OwnedFd>,
+    pub(crate) luggage: Vec<OwnedFd>,
+}
+
 impl Handover {
     /// Takes over what another process gives. `options` says how the device is to be driven; see
     /// [`DriverOptions::restore`].
@@ -32,14 +40,19 @@ impl Handover {
     /// [`TakeError`]. But for [`TakeError::NotWorking`], the other process has the controller still.
     pub fn take(self, options: impl FnOnce(Arc<dyn Device>) -> DriverOptions) -> Result<Taken, TakeError> {
         self.send(What::Hello(Hello { version: VERSION, oldest: OLDEST }), &[])?;
-        let (owner, mut body, device_fds, luggage_fds) = self.accept().inspect_err(|error| self.refuse(error))?;
+        let came = self.receive_state().and_then(|came| {
+            let word =
+                came.first.ok_or_else(|| HandoverError::Misbehaved("an offer without the word or the state".into()))?;
+            Ok((Owner::from_descriptor(word)?, came.body, came.device, came.luggage))
+        });
+        let (owner, mut body, device, descriptors) = came.inspect_err(|error| self.refuse(error))?;
         self.step(Step::Received);
-        let luggage = std::mem::take(&mut body.luggage);
+        let bytes = std::mem::take(&mut body.luggage);
         let options = |device| {
             self.step(Step::Adopted);
             options(device)
         };
-        let arrival = Arrival::of(body, device_fds, options).inspect_err(|error| self.refuse(error))?;
+        let arrival = Arrival::of(body, device, options).inspect_err(|error| self.refuse(error))?;
         self.step(Step::Prepared);
         if !owner.take() {
             return Err(TakeError::Kept);
@@ -58,18 +71,16 @@ impl Handover {
         self.step(Step::Told);
         let restored = arrival.begin()?;
         self.step(Step::TakenOver);
-        Ok(Taken { restored, luggage: Luggage { bytes: luggage, descriptors: luggage_fds } })
+        Ok(Taken { restored, luggage: Luggage { bytes, descriptors } })
     }
 
-    fn accept(&self) -> Result<(Owner, Body, Vec<OwnedFd>, Vec<OwnedFd>), HandoverError> {
+    /// What [`send_state`](Self::send_state) has sent.
+    pub(crate) fn receive_state(&self) -> Result<Came, HandoverError> {
         let bad = |what: &str| HandoverError::Misbehaved(what.into());
-        let (What::Offer(offer), fds) = self.receive(self.patience)? else {
+        let (What::Offer(offer), mut fds) = self.receive(self.patience)? else {
             return Err(bad("it does not begin with an offer"));
         };
-        let mut fds = fds.into_iter();
-        let (Some(word), Some(file)) = (fds.next(), fds.next()) else {
-            return Err(bad("an offer without the word or the state"));
-        };
+        let file = fds.pop().ok_or_else(|| bad("an offer without the word or the state"))?;
         let Offer { len, crc, device_descriptors, other_descriptors } = offer;
         let (device, others) = (device_descriptors as usize, other_descriptors as usize);
         let all = device.saturating_add(others);
@@ -90,7 +101,7 @@ impl Handover {
             return Err(bad("more descriptors than announced"));
         }
         let luggage = descriptors.split_off(device);
-        Ok((Owner::from_descriptor(word)?, Body::read(file, len, crc)?, descriptors, luggage))
+        Ok(Came { first: fds.pop(), body: Body::read(file, len, crc)?, device: descriptors, luggage })
     }
 }
 

@@ -103,7 +103,7 @@ impl Backend for RamBackend {
             if part.len() == CHUNK {
                 self.chunks.remove(&part.chunk);
             } else if self.chunks.contains_key(&part.chunk) {
-                    self.part_mut(&part)?.fill(0);
+                self.part_mut(&part)?.fill(0);
             }
         }
         Ok(())

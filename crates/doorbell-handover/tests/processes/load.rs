@@ -14,6 +14,7 @@ use doorbell_device::{Access, HostMemory};
 use doorbell_handover::Luggage;
 use futures_lite::future::{block_on, poll_fn};
 
+/// I/Os at a time, unless the environment says so.
 const SLOTS: u64 = 24;
 /// Units that each slot writes in turn.
 const UNITS: u64 = 4;
@@ -24,8 +25,13 @@ const IDLE: u64 = 0;
 const WRITING: u64 = 1;
 const READING: u64 = 2;
 
+fn slots() -> u64 {
+    std::env::var("DOORBELL_TEST_DEPTH").map_or(SLOTS, |depth| depth.parse().unwrap())
+}
+
 #[derive(Clone)]
 pub(crate) struct Load {
+    slots: u64,
     namespace: Arc<Namespace>,
     memory: GuestMemory,
     /// For each slot: what it does, the unit, its generation; then, each unit's generation.
@@ -49,12 +55,13 @@ pub(crate) enum Ended {
 
 impl Load {
     pub(crate) fn begin(driver: &NvmeDriver) -> Self {
+        let slots = slots();
         let namespace = Arc::new(block_on(driver.namespace(1)).unwrap());
-        let host = HostMemory::allocate(SLOTS as usize * UNIT).unwrap();
+        let host = HostMemory::allocate(slots as usize * UNIT).unwrap();
         let memory = GuestMemory::builder().region(0, host, Access::ReadWrite).build().unwrap();
         let memory = driver.register_memory(&memory).unwrap();
         let ledger = HostMemory::allocate(1 << 16).unwrap();
-        Self { namespace, memory, ledger, shared: Arc::default() }
+        Self { slots, namespace, memory, ledger, shared: Arc::default() }
     }
 
     pub(crate) fn go_on(restored: &Restored, luggage: Luggage) -> Self {
@@ -62,7 +69,7 @@ impl Load {
         let [memory] = &restored.guest_memory[..] else { panic!("{:?}", restored.guest_memory) };
         let file = File::from(luggage.descriptors.into_iter().next().unwrap());
         let ledger = HostMemory::from_file(Arc::new(file), 0, 1 << 16).unwrap();
-        Self { namespace, memory: memory.clone(), ledger, shared: Arc::default() }
+        Self { slots: slots(), namespace, memory: memory.clone(), ledger, shared: Arc::default() }
     }
 
     /// The ledger, when no future is polled: what has ended is in there.
@@ -80,14 +87,14 @@ impl Load {
     }
 
     async fn all(&self, inherited: Vec<InheritedCommand>) -> Ended {
-        let mut by_slot: Vec<Option<InheritedCommand>> = (0..SLOTS).map(|_| None).collect();
+        let mut by_slot: Vec<Option<InheritedCommand>> = (0..self.slots).map(|_| None).collect();
         // The driver may have been looking at namespaces.
         for command in inherited.into_iter().filter(|command| command.queue() != 0) {
             let slot = command.tag() as usize;
             assert!(by_slot[slot].replace(command).is_none(), "slot {slot} had two commands");
         }
         type Pending<'a> = Pin<Box<dyn Future<Output = Ended> + Send + 'a>>;
-        let slots = (0..SLOTS).zip(by_slot);
+        let slots = (0..self.slots).zip(by_slot);
         let mut pending: Vec<Pending<'_>> =
             slots.map(|(slot, command)| Box::pin(self.slot(slot, command)) as Pending<'_>).collect();
         let mut ends = Vec::new();
@@ -187,7 +194,7 @@ impl Load {
     }
 
     fn generation(&self, unit: u64) -> &AtomicU64 {
-        &self.ledger.words()[(SLOTS * 3 + unit) as usize]
+        &self.ledger.words()[(self.slots * 3 + unit) as usize]
     }
 
     fn pattern(unit: u64, generation: u64) -> Vec<u8> {

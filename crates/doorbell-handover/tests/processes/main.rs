@@ -3,6 +3,7 @@
 
 mod child;
 mod load;
+mod rest;
 
 use std::io::{BufRead, BufReader};
 use std::os::fd::OwnedFd;
@@ -116,15 +117,33 @@ fn h9_whichever_dies_at_whatever_step_the_controller_is_in_one_hand() {
     }
 }
 
-#[test]
-fn the_controller_goes_through_a_hundred_processes_under_load() {
-    let long = std::env::var_os("DOORBELL_LONG").is_some_and(|long| long == "1");
-    let handovers = if long { 1000 } else { 100 };
+/// How many handovers in a row.
+fn many() -> u32 {
+    if std::env::var_os("DOORBELL_LONG").is_some_and(|long| long == "1") { 1000 } else { 100 }
+}
+
+fn goes_through_many(part: &str, depth: u32) {
     let server = Server::start();
-    let mut first = server.command("child::chain");
-    first.env("DOORBELL_TEST_LEFT", handovers.to_string()).env("DOORBELL_TEST_FIRST", "1").stdin(Stdio::null());
+    let mut first = server.command(part);
+    first.env("DOORBELL_TEST_LEFT", many().to_string()).env("DOORBELL_TEST_FIRST", "1").stdin(Stdio::null());
+    first.env("DOORBELL_TEST_DEPTH", depth.to_string());
     // All of them say what they have to say on the same pipe.
     assert_eq!(Process::start(first).end().as_deref(), Some("works"));
     let statistics = server.endpoint.statistics();
     assert_eq!((statistics.clients, statistics.dma_faults), (1, 0), "the connection was the same throughout");
+}
+
+#[test]
+fn the_controller_goes_through_a_hundred_processes_at_depth_1() {
+    goes_through_many("child::chain", 1);
+}
+
+#[test]
+fn the_controller_goes_through_a_hundred_processes_at_depth_32() {
+    goes_through_many("child::chain", 32);
+}
+
+#[test]
+fn the_controller_goes_through_a_hundred_processes_at_depth_256() {
+    goes_through_many("child::chain", 256);
 }
