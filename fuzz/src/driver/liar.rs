@@ -42,6 +42,8 @@ pub(super) struct Liar {
     /// What is to be done without being asked for.
     pub(super) mischief: bool,
     released: bool,
+    /// It said something else of itself than what it is: where doorbells are, or how many entries a queue has.
+    misled: bool,
     /// A reset failed: whatever it still wants to touch is taken away from it.
     pub(super) cut_off: bool,
 }
@@ -94,6 +96,7 @@ impl Liar {
             blind: false,
             mischief: false,
             released: false,
+            misled: false,
             cut_off: false,
         }
     }
@@ -169,8 +172,9 @@ impl Liar {
         let at = self.doorbell(qid);
         let queue = self.submission.get_mut(&qid)?;
         let tail = host.doorbells.dwords().get(at)?.load(Ordering::Acquire);
-        assert!(tail < queue.entries, "a doorbell of {tail} in a queue of {} entries", queue.entries);
-        if queue.head == tail {
+        let within = tail < queue.entries;
+        assert!(within || self.misled, "a doorbell of {tail} in a queue of {} entries", queue.entries);
+        if queue.head == tail || !within {
             return None;
         }
         let mut bytes = [0; 64];
@@ -266,9 +270,9 @@ impl SoftController for Liar {
                 _ => value,
             },
         };
-        if len == 4 {
-            read &= 0xffff_ffff;
-        }
+        let seen = if len == 4 { 0xffff_ffff } else { u64::MAX };
+        read &= seen;
+        self.misled |= offset & !7 == offset::CAP && read != value & seen;
         if offset == offset::CSTS && !self.cc.en() && !Csts::from_bits(read as u32).rdy() {
             self.named.clear();
         }
