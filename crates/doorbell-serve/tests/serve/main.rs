@@ -4,6 +4,7 @@ mod corpus;
 mod foreign;
 mod harness;
 mod hostile;
+mod kept_states;
 mod life;
 mod memory;
 mod storage;
