@@ -10,6 +10,7 @@ use futures_lite::future::block_on;
 
 use crate::bench::{Bench, guest, pattern};
 use crate::hands::{Counter, Watched, gpns, poll, whole};
+use crate::spy::Spy;
 
 #[test]
 fn q4_by_interrupt_it_is_the_interrupt_that_wakes() {
@@ -180,4 +181,22 @@ pub(crate) async fn async_deadline(at: Instant) {
         std::task::Poll::Pending
     })
     .await;
+}
+
+/// Whoever had the device before may have been killed, and left it with an interrupt that nobody can silence.
+#[test]
+fn q4_an_interrupt_that_never_falls_silent_keeps_nothing_from_running() {
+    let bench = Bench::new();
+    let config = ControllerConfig { interrupts: InterruptMode::Pin, vectors: 1, ..ControllerConfig::default() };
+    let spy = Spy::noisy(bench.device(config));
+    let driver = bench.run(bench.world.options(spy).open()).expect("a driver");
+    let namespace = bench.run(driver.namespace(1)).expect("namespace 1");
+    let data = pattern(1, 4096);
+    bench.run(namespace.write_slice(0, 8, false, &data)).expect("written");
+    let mut back = vec![0; 4096];
+    bench.run(namespace.read_slice(1, 8, &mut back)).expect("read");
+    assert!(back == data);
+    let before = bench.world.now();
+    bench.run(driver.shutdown());
+    assert!(bench.world.now() - before < Duration::from_secs(1));
 }

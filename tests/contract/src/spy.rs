@@ -1,7 +1,7 @@
 //! A device around an emulated one that reads each submission queue entry when its doorbell rings.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use doorbell_device::{Device, DeviceError, DmaMemory, Doorbell, Interrupt, MapRequest};
 use nvme_spec::admin::{CreateCqCdw11, CreateQueueCdw10};
@@ -15,6 +15,7 @@ pub(crate) struct Spy {
     device: bench::Device,
     dstrd: u8,
     slow: bool,
+    noise: Option<Interrupt>,
     book: Arc<Mutex<Book>>,
 }
 
@@ -39,14 +40,27 @@ fn lock(book: &Mutex<Book>) -> MutexGuard<'_, Book> {
 
 impl Spy {
     pub(crate) fn new(device: bench::Device) -> Arc<Self> {
+        Arc::new(Self::around(device))
+    }
+
+    fn around(device: bench::Device) -> Self {
         let dstrd = device.with_controller(|controller| controller.config().dstrd);
-        Arc::new(Self { device, dstrd, slow: false, book: Arc::default() })
+        Self { device, dstrd, slow: false, noise: None, book: Arc::default() }
     }
 
     /// Of a device that says that its doorbells are slow.
     pub(crate) fn slow(device: bench::Device) -> Arc<Self> {
-        let dstrd = device.with_controller(|controller| controller.config().dstrd);
-        Arc::new(Self { device, dstrd, slow: true, book: Arc::default() })
+        Arc::new(Self { slow: true, ..Self::around(device) })
+    }
+
+    /// Of a device whose interrupt pin never falls silent.
+    pub(crate) fn noisy(device: bench::Device) -> Arc<Self> {
+        let itself: Arc<OnceLock<Interrupt>> = Arc::default();
+        let again = itself.clone();
+        let raise = move || again.get().into_iter().for_each(Interrupt::raise);
+        let noise = Interrupt::level_triggered(raise).expect("an interrupt");
+        let noise = itself.get_or_init(|| noise).clone();
+        Arc::new(Self { noise: Some(noise), ..Self::around(device) })
     }
 
     pub(crate) fn device(&self) -> &bench::Device {
@@ -178,7 +192,7 @@ impl Device for Spy {
     }
 
     fn interrupt(&self, vector: u32) -> Result<Interrupt, DeviceError> {
-        self.device.interrupt(vector)
+        self.noise.clone().map_or_else(|| self.device.interrupt(vector), Ok)
     }
 
     fn reset(&self) -> Result<(), DeviceError> {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use doorbell_device::{DeviceError, Interrupt};
 use event_listener::Event;
+use futures_lite::future::yield_now;
 
 use crate::queue::QueuePair;
 use crate::runtime::{InterruptWatch, Runtime, sleep};
@@ -83,6 +84,35 @@ impl Watched {
     }
 }
 
+/// An interrupt that is there again as soon as it was handled: its task must not be all that runs.
+#[derive(Default)]
+struct Noise {
+    /// Interrupts in a row that nobody had to wait for,
+    at_once: u32,
+    /// and that were about nothing.
+    for_nothing: u32,
+}
+
+impl Noise {
+    /// After how many in a row others have their turn.
+    const TURN: u32 = 16;
+    /// After how many for nothing the device is left alone for a while, as one that cannot interrupt.
+    const ENOUGH: u32 = 1024;
+
+    async fn abate(&mut self, runtime: &dyn Runtime, waited: bool, found: usize) {
+        self.at_once = if waited { 0 } else { self.at_once.saturating_add(1) };
+        self.for_nothing = if waited || found != 0 { 0 } else { self.for_nothing.saturating_add(1) };
+        if self.for_nothing == Self::ENOUGH {
+            tracing::warn!("the device interrupts for nothing, all the time: it is heard now and then");
+        }
+        if self.for_nothing >= Self::ENOUGH {
+            sleep(runtime, SHORTEST_PAUSE).await;
+        } else if self.at_once.checked_rem(Self::TURN) == Some(Self::TURN.saturating_sub(1)) {
+            yield_now().await;
+        }
+    }
+}
+
 /// The life of the task that looks at queues: at each interrupt, or, without one to wait for, again and again.
 pub(crate) async fn serve(served: Arc<Served>, watched: Option<Watched>, runtime: Arc<dyn Runtime>, stop: Arc<Stop>) {
     let stopped = stop.wait();
@@ -90,8 +120,16 @@ pub(crate) async fn serve(served: Arc<Served>, watched: Option<Watched>, runtime
         if let Some(Watched { interrupt, mut watch }) = watched {
             // Whoever used the device before may have left its interrupt pin masked.
             interrupt.handled();
+            let mut noise = Noise::default();
             loop {
-                if let Err(error) = poll_fn(|context| watch.poll(context)).await {
+                let mut waited = false;
+                let raised = poll_fn(|context| {
+                    let raised = watch.poll(context);
+                    waited |= raised.is_pending();
+                    raised
+                })
+                .await;
+                if let Err(error) = raised {
                     tracing::error!(%error, "interrupts can no longer be waited for, polling instead");
                     break;
                 }
@@ -99,9 +137,8 @@ pub(crate) async fn serve(served: Arc<Served>, watched: Option<Watched>, runtime
                     // Whoever has the device now waits for the same interrupt, which this has taken away.
                     return interrupt.raise();
                 }
-                served.queues().iter().for_each(|queue| {
-                    queue.interrupted();
-                });
+                let found: usize = served.queues().iter().map(|queue| queue.interrupted()).sum();
+                noise.abate(&*runtime, waited, found).await;
                 // Only now: a level-triggered one would still be raised before.
                 interrupt.handled();
             }
