@@ -2,79 +2,36 @@
 
 #![expect(clippy::print_stdout, reason = "whoever looks on reads it")]
 
-use std::os::fd::{AsFd, OwnedFd};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
 use doorbell::DriverOptions;
-use doorbell_handover::{Handover, Resting, ResumeError, Step, resume};
+use doorbell_device::Device;
+use doorbell_handover::{Handover, Resting, ResumeError, resume};
 use doorbell_vfio_user::{VfioUserDevice, VfioUserOptions};
 use futures_lite::future::block_on;
 
 use crate::load::{Ended, Load};
+use crate::part::{self, given_socket, report};
 
-/// How many I/Os are enough to say that it works.
-const ENOUGH: u64 = 2000;
-
-/// This process's end of the socket, unless this is an ordinary run of the tests.
-fn handover() -> Option<Handover> {
-    std::env::var_os("DOORBELL_TEST_SERVER")?;
-    let socket: OwnedFd = std::io::stdin().as_fd().try_clone_to_owned().unwrap();
-    let dies_at = std::env::var("DOORBELL_TEST_DIES_AT").ok();
-    let die = move |step: Step| {
-        if dies_at.as_ref().is_some_and(|at| *at == format!("{step:?}")) {
-            let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
-        }
-    };
-    Some(Handover::over(socket).limit(Duration::from_secs(10)).on_step(die))
-}
-
-fn report(said: &str) {
-    println!("REPORT {said}");
+/// The server's controller; none in an ordinary run of the tests.
+fn open() -> Option<impl Fn() -> Arc<dyn Device>> {
+    let server = std::env::var("DOORBELL_TEST_SERVER").ok()?;
+    Some(move || VfioUserDevice::open(VfioUserOptions::new(server.clone())).unwrap() as Arc<dyn Device>)
 }
 
 #[test]
 fn old() {
-    let Some(handover) = handover() else { return };
-    let server = std::env::var("DOORBELL_TEST_SERVER").unwrap();
-    let device = VfioUserDevice::open(VfioUserOptions::new(server)).unwrap();
-    let driver = block_on(DriverOptions::new(device).cpus(2).open()).unwrap();
-    let load = Load::begin(&driver);
-    let running = load.run(Vec::new());
-    running.wait_for(ENOUGH);
-    match handover.give(&driver, |_| running.load().luggage()) {
-        Ok(_) => {
-            assert_eq!(running.end(), Ended::HandedOver);
-            report("given");
-        }
-        Err(error) => {
-            println!("{error}");
-            running.wait_for(ENOUGH);
-            running.stop();
-            assert_eq!(running.end(), Ended::Stopped);
-            block_on(driver.shutdown());
-            report("works");
-        }
+    if let Some(open) = open() {
+        part::old(given_socket(), &open);
     }
 }
 
 #[test]
 fn new() {
-    let Some(handover) = handover() else { return };
-    match handover.take(|device| DriverOptions::new(device).cpus(3)) {
-        Ok(taken) => {
-            let load = Load::go_on(&taken.restored, taken.luggage);
-            let running = load.run(taken.restored.commands);
-            running.wait_for(ENOUGH);
-            running.stop();
-            assert_eq!(running.end(), Ended::Stopped);
-            block_on(taken.restored.driver.shutdown());
-            report("works");
-        }
-        Err(error) => {
-            println!("{error}");
-            report("has nothing");
-        }
+    if open().is_some() {
+        part::new(given_socket());
     }
 }
 
@@ -83,16 +40,14 @@ fn new() {
 #[test]
 #[expect(clippy::zombie_processes, reason = "the next process outlives this one")]
 fn chain() {
-    let Ok(left) = std::env::var("DOORBELL_TEST_LEFT") else { return };
-    let (left, first): (u32, bool) = (left.parse().unwrap(), std::env::var_os("DOORBELL_TEST_FIRST").is_some());
-    let server = std::env::var("DOORBELL_TEST_SERVER").unwrap();
-    let (driver, running) = if first {
-        let device = VfioUserDevice::open(VfioUserOptions::new(server)).unwrap();
-        let driver = block_on(DriverOptions::new(device).cpus(2).open()).unwrap();
+    let Some(open) = open() else { return };
+    let left: u32 = std::env::var("DOORBELL_TEST_LEFT").unwrap().parse().unwrap();
+    let (driver, running) = if std::env::var_os("DOORBELL_TEST_FIRST").is_some() {
+        let driver = block_on(DriverOptions::new(open()).cpus(2).open()).unwrap();
         let load = Load::begin(&driver);
         (driver, load.run(Vec::new()))
     } else {
-        let taken = handover().unwrap().take(|device| DriverOptions::new(device).cpus(2)).unwrap();
+        let taken = given_socket().take(|device| DriverOptions::new(device).cpus(2)).unwrap();
         let load = Load::go_on(&taken.restored, taken.luggage);
         (taken.restored.driver, load.run(taken.restored.commands))
     };
@@ -116,45 +71,15 @@ fn chain() {
 /// One of a chain of programs in one process, each in the place of the one before.
 #[test]
 fn reborn() {
-    let Ok(left) = std::env::var("DOORBELL_TEST_LEFT") else { return };
-    let left: u32 = left.parse().unwrap();
-    let server = std::env::var("DOORBELL_TEST_SERVER").unwrap();
-    let (driver, running) = match resume("drive", |device| DriverOptions::new(device).cpus(2)).unwrap() {
-        None => {
-            assert!(std::env::var_os("DOORBELL_TEST_FIRST").is_some(), "nothing was left");
-            let device = VfioUserDevice::open(VfioUserOptions::new(server)).unwrap();
-            let driver = block_on(DriverOptions::new(device).cpus(2).open()).unwrap();
-            let load = Load::begin(&driver);
-            (driver, load.run(Vec::new()))
-        }
-        Some(taken) => {
-            let load = Load::go_on(&taken.restored, taken.luggage);
-            (taken.restored.driver, load.run(taken.restored.commands))
-        }
-    };
-    running.wait_for(100);
-    if left == 0 {
-        running.stop();
-        assert_eq!(running.end(), Ended::Stopped);
-        block_on(driver.shutdown());
-        return report("works");
+    if let Some(open) = open() {
+        part::reborn(&open);
     }
-    // A program that is not there changes nothing.
-    let resting = Resting::new(&driver, |_| running.load().luggage()).unwrap();
-    let error = resting.exec("drive", Command::new("/nonexistent"));
-    assert!(error.to_string().starts_with("starting the program that is to take over"), "{error}");
-    running.wait_for(100);
-    let mut next = Command::new(std::env::current_exe().unwrap());
-    next.args(std::env::args_os().skip(1)).env_remove("DOORBELL_TEST_FIRST");
-    next.env("DOORBELL_TEST_LEFT", (left - 1).to_string());
-    let resting = Resting::new(&driver, |_| running.load().luggage()).unwrap();
-    panic!("{}", resting.exec("drive", next));
 }
 
 /// A service: goes on with what the manager keeps, and leaves it there.
 #[test]
 fn service() {
-    let Ok(server) = std::env::var("DOORBELL_TEST_SERVER") else { return };
+    let Some(open) = open() else { return };
     let mut tried = false;
     let options = |device| {
         tried = true;
@@ -164,8 +89,7 @@ fn service() {
     };
     let (driver, running) = match resume("drive", options) {
         Ok(None) => {
-            let device = VfioUserDevice::open(VfioUserOptions::new(server)).unwrap();
-            let driver = block_on(DriverOptions::new(device).cpus(2).open()).unwrap();
+            let driver = block_on(DriverOptions::new(open()).cpus(2).open()).unwrap();
             let load = Load::begin(&driver);
             (driver, load.run(Vec::new()))
         }

@@ -2,8 +2,13 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool")]
 
+mod die;
 mod disable;
+#[path = "../../../../crates/doorbell-handover/tests/processes/load.rs"]
+mod load;
 mod misdirect;
+#[path = "../../../../crates/doorbell-handover/tests/processes/part.rs"]
+mod part;
 mod undo;
 mod watch;
 
@@ -34,6 +39,18 @@ enum Verb {
         /// The process
         process: i32,
     },
+    /// Hand a drive over between two processes of which one dies, at each step in turn
+    Die {
+        /// pci:...
+        address: String,
+    },
+    /// Have a drive as one of several processes or programs
+    Part {
+        /// old, new, or reborn: with DOORBELL_TEST_LEFT more after it
+        part: String,
+        /// pci:...
+        address: String,
+    },
     /// Nearly hand a drive over, again and again, and go on with it
     Undo {
         /// pci:...
@@ -50,6 +67,16 @@ fn main() -> ExitCode {
     let result = doorbell_device::sigbus::install().context("SIGBUS").and_then(|()| match Arguments::parse().verb {
         Verb::Misdirect { address } => misdirect::run(&*open(&address)?),
         Verb::Disable { process } => disable::run(process),
+        Verb::Die { address } => die::run(&address),
+        Verb::Part { part, address } => {
+            let open = || open(&address).expect("a drive");
+            match &*part {
+                "old" => part::old(part::given_socket(), &open),
+                "new" => part::new(part::given_socket()),
+                _ => part::reborn(&open),
+            }
+            Ok(())
+        }
         Verb::Undo { address } => undo::run(open(&address)?),
         Verb::Watch { address } => watch::run(open(&address)?),
     });
