@@ -512,6 +512,76 @@ fn f7_a_shutdown_ends_though_the_admin_queue_is_full_for_good() {
     });
 }
 
+/// At whichever of them: those that the reset itself waits for, and those after it.
+#[test]
+fn f7_a_controller_that_fails_again_as_its_namespaces_are_looked_at_is_reset_again() {
+    for skip in 0..7 {
+        let up = up(Bench::new());
+        let lie = Fault::CorruptCompletion { cid: Some(9999), sqid: None, sqhd: None, status_xor: 0, dw0: None };
+        let look = CommandMatch { skip, ..CommandMatch::admin(AdminOpcode::IDENTIFY.0) }.times(1);
+        up.faults(FaultPlan::on(CommandMatch::io(NvmOpcode::READ.0).times(1), Fault::Fatal).and_on(look, lie));
+        up.bench.run(async {
+            let mut bytes = [0; 512];
+            let again = async {
+                while up.resets() < 2 {
+                    up.namespace.read_slice(0, 0, &mut bytes).await.expect("read");
+                    up.bench.world.sleep(Duration::from_secs(1)).await;
+                }
+            };
+            let ends = async {
+                up.bench.world.sleep(Duration::from_secs(10)).await;
+                panic!("look {skip}: the second reset never came");
+            };
+            futures_lite::future::or(again, ends).await;
+        });
+        up.bench.run(up.driver.shutdown());
+    }
+}
+
+#[test]
+fn f6_a_queue_that_is_made_as_the_controller_ends_keeps_nobody_waiting() {
+    let bench = Bench::new();
+    let device = bench.device(ControllerConfig::default());
+    let options = bench.world.options(device.clone()).recovery(Recovery::none());
+    let driver = bench.run(options.open()).expect("it comes up");
+    let namespace = bench.run(driver.namespace(1)).expect("namespace 1");
+    bench.run(namespace.flush(0)).expect("a queue");
+    let rule = |command, then| FaultRule { when: When::Command(command), then };
+    let lie = Fault::CorruptCompletion { cid: None, sqid: None, sqhd: Some(9999), status_xor: 0, dw0: None };
+    let late = Duration::from_millis(2);
+    let rules = vec![
+        rule(CommandMatch::io(NvmOpcode::READ.0).times(1), lie),
+        rule(CommandMatch::admin(AdminOpcode::CREATE_IO_SQ.0), Fault::delay(late)),
+    ];
+    device.with_controller(|controller| controller.set_faults(FaultPlan { rules }));
+    let (mut first, mut second) = ([0; 512], [0; 512]);
+    let result = bench.run(async {
+        let mut waits = pin!(namespace.read_slice(1, 0, &mut first));
+        assert!(poll_once(&mut waits).await.is_none());
+        bench.world.sleep(late / 2).await;
+        let mut read = pin!(namespace.read_slice(0, 0, &mut second));
+        assert!(poll_once(&mut read).await.is_none());
+        // At the same moment the device lies, and says that the queue is there: the lie is found first.
+        bench.world.advance(bench.world.now() + late);
+        assert!(bench.world.step_devices());
+        bench.world.notice_interrupts();
+        driver.poll_cpu(0);
+        waits.await
+    });
+    assert_eq!(result.map_err(|error| error.class()), Err(ErrorClass::Gone));
+    bench.world.settle();
+    assert_eq!(driver.state(), ControllerState::Failed);
+    let result = bench.run(async {
+        let mut bytes = [0; 512];
+        let late = async {
+            bench.world.sleep(Duration::from_secs(400)).await;
+            panic!("it took a command, and nobody ends it");
+        };
+        futures_lite::future::or(namespace.read_slice(1, 0, &mut bytes), late).await
+    });
+    assert_eq!(result.map_err(|error| error.class()), Err(ErrorClass::Gone));
+}
+
 #[test]
 fn f3_a_guests_pages_go_out_again_from_where_they_are() {
     let up = up(own());
