@@ -90,7 +90,8 @@ fn command(sanitizer: Sanitizer, package: &str, filter: Option<&str>) -> Result<
     // Memory that a device may still reach is leaked on purpose, and tests of the guard for SIGBUS want it to themselves.
     command.env("ASAN_OPTIONS", "detect_leaks=0:handle_sigbus=0");
     let suppressions = root().join("xtask/src/sanitize/thread.suppressions");
-    command.env("TSAN_OPTIONS", format!("suppressions={}:report_thread_leaks=0", suppressions.display()));
+    command
+        .env("TSAN_OPTIONS", format!("suppressions={}:report_thread_leaks=0:handle_sigbus=0", suppressions.display()));
     Ok(command)
 }
 
