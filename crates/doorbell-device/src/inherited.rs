@@ -1,7 +1,7 @@
 //! Descriptors that this process was started with.
 
 use std::collections::BTreeSet;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
@@ -42,10 +42,11 @@ impl Drop for DescriptorLeft<'_> {
 }
 
 /// A descriptor of this name that this process was started with: by [the program before](leave_for_exec), or by a service manager
-/// (`LISTEN_FDS` and `LISTEN_FDNAMES`, `sd_listen_fds_with_names`(3)). Each is given once.
+/// (`LISTEN_FDS` and `LISTEN_FDNAMES`, `sd_listen_fds_with_names`(3)). Each is given once. None if none was announced, or what was
+/// is not there: the environment may be that of an earlier program.
 ///
 /// # Errors
-/// If it was announced, and is not there.
+/// If the system refuses it.
 pub fn inherited(name: &str) -> Result<Option<OwnedFd>, DeviceError> {
     static TAKEN: Mutex<BTreeSet<RawFd>> = Mutex::new(BTreeSet::new());
     let var = |name: &str| std::env::var(name).unwrap_or_default();
@@ -60,15 +61,26 @@ pub fn inherited(name: &str) -> Result<Option<OwnedFd>, DeviceError> {
         return Ok(None);
     }
     // SAFETY: the environment says that this very process was started with the descriptor, for whoever asks here: so nobody
-    // else in it owns it, and nobody else is given it, as each number is taken once. That it is open is looked at below, by a
-    // call that refuses any other; until then only its number is used, which no call but that one sees.
+    // else in it owns it, and nobody else is given it, as each number is taken once. That it is one that the process was started
+    // with, and not one that it has opened since, is looked at below, by a call that refuses what is not open; until then
+    // only its number is used, which no call but that one sees, and what is another's is not closed.
     let descriptor = unsafe { OwnedFd::from_raw_fd(number) };
-    let what = "using a descriptor that this process was started with";
-    if let Err(error) = fcntl_getfd(&descriptor).and_then(|_| fcntl_setfd(descriptor.as_fd(), FdFlags::CLOEXEC)) {
-        // There is nothing to close.
-        std::mem::forget(descriptor);
-        return Err(DeviceError::io(what)(error));
+    match fcntl_getfd(&descriptor) {
+        // Whatever this program opens itself is closed by `exec`, so this is not of this program.
+        Ok(flags) if !flags.contains(FdFlags::CLOEXEC) => {}
+        other => {
+            tracing::warn!(
+                number,
+                name,
+                ?other,
+                "the environment names a descriptor that this process was not started with"
+            );
+            std::mem::forget(descriptor);
+            return Ok(None);
+        }
     }
+    let what = "keeping a descriptor that this process was started with to itself";
+    fcntl_setfd(&descriptor, FdFlags::CLOEXEC).map_err(DeviceError::io(what))?;
     Ok(Some(descriptor))
 }
 
