@@ -10,7 +10,7 @@ use doorbell::{
     NotYet, NvmeDriver, RequestError, RestoreError, Restored, ShadowDoorbells, StateError,
 };
 use doorbell_device::DmaMemory;
-use doorbell_emulator::{CommandMatch, ControllerConfig, Fault, FaultPlan, NamespaceConfig};
+use doorbell_emulator::{CommandMatch, ControllerConfig, Fault, FaultPlan, NamespaceConfig, SglSupport};
 use futures_lite::future::poll_once;
 use nvme_spec::feature::FeatureId;
 use nvme_spec::registers::{Cc, offset};
@@ -333,6 +333,31 @@ fn h2_bounced_data_and_buffers_cross_over() {
     assert!(
         queues.iter().filter(|queue| queue.id != 0).all(|queue| queue.pool_in_use == 0 && queue.commands.is_empty())
     );
+}
+
+#[test]
+fn h2_the_list_of_a_long_read_is_no_data() {
+    let bench = Bench::new();
+    let config = ControllerConfig { sgl: SglSupport::None, mdts: 10, ..ControllerConfig::default() };
+    let w = Watched::with(&bench, config, |options| options.max_transfer(4 << 20));
+    // More pages than a list of one page names: the same ones again and again.
+    let (data, pages) = (pattern(5, 1 << 20), gpns(0, 256).repeat(3));
+    fill(&w.memory, &pages, 0, &data);
+    bench.run(w.namespace.write(0, 0, 6144, false, &w.memory, whole(&pages))).expect("written");
+    fill(&w.memory, &pages, 0, &vec![0; data.len()]);
+    slow(&w.spy, NvmOpcode::READ, SECOND);
+    let mut read = w.namespace.read(0, 0, 6144, &w.memory, whole(&pages));
+    assert!(poll(&mut read).is_pending());
+    bench.world.settle();
+    let Restored { driver, mut commands, guest_memory, .. } = hand_over(&bench, &w.driver, options(&bench, &w.spy));
+    assert_handed_over(bench.run(&mut read));
+    let command = commands.pop().expect("the read");
+    assert!(!command.brings_data());
+    let InheritedResult { completion, data: list, .. } = bench.run(command);
+    completion.expect("read");
+    assert!(list.is_none(), "what lies in the driver's pages says where the data went");
+    assert!(contents(&guest_memory[0], &pages, 0, data.len()) == data);
+    assert!(driver.inspect().queues.iter().all(|queue| queue.pool_in_use == 0));
 }
 
 #[test]

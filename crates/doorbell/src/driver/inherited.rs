@@ -25,6 +25,8 @@ pub struct InheritedCommand {
     held: Option<Held>,
     command: Command,
     tag: u64,
+    /// Its data goes through pages of the pool. Otherwise pages that it has there are a list of where its data goes.
+    bounced: bool,
 }
 
 /// What became of an [`InheritedCommand`].
@@ -41,9 +43,9 @@ pub struct InheritedResult {
 
 impl InheritedCommand {
     pub(super) fn new(core: &Arc<Core>, queue: &Arc<QueuePair>, adopted: Adopted) -> Self {
-        let Adopted { token, command, tag, held, .. } = adopted;
+        let Adopted { token, command, tag, bounced, held, .. } = adopted;
         let (core, queue) = (core.clone(), queue.clone());
-        Self { core, queue, token: Some(token), held: Some(held), command, tag }
+        Self { core, queue, token: Some(token), held: Some(held), command, tag, bounced }
     }
 
     /// The queue that it is on; 0 is the admin queue.
@@ -81,9 +83,10 @@ impl InheritedCommand {
         has_blocks.then(|| (self.command.cdw10_11(), count))
     }
 
-    /// Whether it reads into bounce pages.
-    fn reads(&self) -> bool {
-        self.queue.id() == 0 || matches!(self.command.cdw0.opcode() & 3, 2)
+    /// Whether what it reads is [in its result](InheritedResult::data), and not where it is to be.
+    #[must_use]
+    pub fn brings_data(&self) -> bool {
+        self.bounced && (self.queue.id() == 0 || matches!(self.command.cdw0.opcode() & 3, 2))
     }
 }
 
@@ -97,7 +100,7 @@ impl Future for InheritedCommand {
         let Held { run, buffer } = self.held.take().unwrap_or_default();
         let mut data = None;
         if let Some(run) = run {
-            if completion.is_ok() && self.reads() {
+            if completion.is_ok() && self.brings_data() {
                 let (memory, offset, len) = self.queue.pool().memory(&run);
                 let mut bytes = vec![0; len];
                 if memory.host().read_at(offset, &mut bytes).is_ok() {

@@ -16,7 +16,9 @@ pub(crate) struct Adopted {
     pub(crate) sequence: u64,
     /// Nobody waited for it there, so nobody claims it here.
     pub(crate) orphaned: bool,
-    /// What its data is in, if it is neither a guest's nor none.
+    /// Its data is in the pages that it holds, which otherwise say where its data is.
+    pub(crate) bounced: bool,
+    /// Memory of the driver's that it uses until it is done.
     pub(crate) held: Held,
 }
 
@@ -68,6 +70,7 @@ impl QueuePair {
                 queue.free.unclaim(index);
                 let extra = Extra { sequence: command.sequence, limit: TimeLimit::Usual, pages: command.pages };
                 inner.extras.set(index, depth, extra);
+                let bounced = run.is_some() && command.registration == 0 && command.buffer.is_none();
                 let mut held = Held { run, buffer: command.buffer };
                 slot.start(cid, &command.words, command.tag, command.registration, command.sequence);
                 match command.state {
@@ -86,6 +89,7 @@ impl QueuePair {
                     tag: command.tag,
                     sequence: command.sequence,
                     orphaned: command.state == Crossing::Orphaned,
+                    bounced,
                     held,
                 });
             }
