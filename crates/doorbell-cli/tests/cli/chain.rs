@@ -3,7 +3,7 @@
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::harness::place;
+use crate::harness::{place, wait_for};
 use crate::serve::Server;
 
 const INNER: &str = "--socket a --control inner --namespace file:disk.img --namespace ram:32M,block=4096 --queues 8";
@@ -28,16 +28,13 @@ fn one_drive_is_shared_out() {
     place.doorbell("ctl inner resize 2 64M").text();
     place.doorbell("ctl inner remove 1").text();
     let namespaces = || place.doorbell("ctl outer statistics").json()["namespaces"].clone();
-    while namespaces() != json!([{ "nsid": 2, "blocks": 16384 }]) {
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
+    wait_for("the namespaces", || namespaces() == json!([{ "nsid": 2, "blocks": 16384 }]));
     let said = place.doorbell("ctl outer resize 2 32M").complaint();
     assert!(said.contains("it is as large as the namespace behind it"), "{said}");
     // It is free for others once it is let go.
     place.doorbell("ctl outer remove 2").text();
-    while place.doorbell("ctl outer add device:vfio-user:a:2,readonly -n 9").status != Some(0) {
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
+    let added = || place.doorbell("ctl outer add device:vfio-user:a:2,readonly -n 9").status == Some(0);
+    wait_for("it to be let go", added);
     outer.signal(Signal::TERM);
     assert_eq!(outer.wait(), (Some(0), String::new()));
     drop(inner);

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -28,6 +29,15 @@ pub(crate) fn place() -> Place {
 /// Runs the command with arguments that no file is needed for.
 pub(crate) fn doorbell(arguments: &str) -> Ran {
     place().doorbell(arguments)
+}
+
+/// Asks again and again until something is so.
+pub(crate) fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 impl Place {
