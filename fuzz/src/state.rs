@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use arbitrary::{Arbitrary, Unstructured};
 use doorbell::{NvmeDriver, RestoreError, Restored};
-use doorbell_device::inprocess::{InProcess, Run};
+use doorbell_device::inprocess::{DmaSpace, Host, InProcess, Run};
 use doorbell_device::{DmaMemory, HostMemory};
 use doorbell_emulator::{
     CommandMatch, Controller, ControllerConfig, Fault, FaultPlan, NamespaceConfig, Subsystem, emulated,
@@ -163,7 +163,10 @@ fn server(bytes: &[u8]) {
     let (subsystem, controller) = rest.split_at(len);
     let files = (0..2).filter_map(|_| file()).collect();
     let Ok(subsystem) = Subsystem::restore(subsystem, files, |_, _, _| None) else { return };
-    let Ok(controller) = Controller::restore(&subsystem, controller) else { return };
+    let Ok(mut controller) = Controller::restore(&subsystem, controller) else { return };
+    let (space, doorbells) = (DmaSpace::new(), HostMemory::allocate(1 << 16).expect("memory"));
+    let (dma, interrupt) = (space.view(), |_| {});
+    controller.resume(&Host { dma: &dma, doorbells: &doorbells, interrupt: &interrupt }, Duration::ZERO);
     let world = World::new();
     let Ok(device) = InProcess::new("restored:", controller, 4, Run::Stepped) else { return };
     world.add(&device);

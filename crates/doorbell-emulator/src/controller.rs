@@ -109,6 +109,7 @@ impl Controller {
         let config = config.normalised();
         let port = subsystem.join();
         Self {
+            lanes: Lanes::new(port.cntlid),
             registers: Registers::new(&config),
             host: port.host(),
             judge: Judge::new(config.faults.clone()),
@@ -132,7 +133,6 @@ impl Controller {
             backlogged: false,
             settled: false,
             plight: Plight::None,
-            lanes: Lanes::default(),
             reset_at: Mark::default(),
             deletions: Vec::new(),
             flushing: false,

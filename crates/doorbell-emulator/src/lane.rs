@@ -36,11 +36,38 @@ pub trait Lane: Send {
     fn forget(&mut self, _ticket: Ticket, _iova: u64, _len: u64) -> bool {
         true
     }
+
+    /// Whether all that is outstanding could be gone on with in another process, as long as nothing here is polled any more:
+    /// because [`resume`](Self::resume) finds it there, or because it does no harm to be carried out once more.
+    fn may_leave(&self) -> bool {
+        false
+    }
+
+    /// Goes on with an operation that a lane of another process had outstanding, on so many bytes from an offset. Says
+    /// whether it was found; if not, it was never begun, or [does no harm](Self::may_leave), and is submitted anew.
+    fn resume(&mut self, _ticket: Ticket, _offset: u64, _len: u64) -> bool {
+        false
+    }
 }
 
 /// Which operation it is, among those that have not ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Ticket(pub(crate) u32);
+pub struct Ticket {
+    pub(crate) index: u32,
+    number: u64,
+}
+
+impl Ticket {
+    pub(crate) fn new(index: u32, number: u64) -> Self {
+        Self { index, number }
+    }
+
+    /// A number that no other ticket of the subsystem has, nor ever had, and that the operation keeps in another process.
+    /// Never 0.
+    pub fn number(self) -> u64 {
+        self.number
+    }
+}
 
 /// What became of an operation.
 #[derive(Debug, Clone, Copy)]

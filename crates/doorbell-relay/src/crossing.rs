@@ -84,16 +84,15 @@ impl Drives {
         .map(drop)
     }
 
-    /// Holds them all still, as soon as each can be, but not after `deadline`. Nothing may be under way in any
-    /// [lane](doorbell_emulator::Lane) of theirs.
+    /// Holds them all still, as soon as each can be, but not after `deadline`. No [lane](doorbell_emulator::Lane) of theirs may
+    /// be used any more, and what is under way there has to be what [may leave](doorbell_emulator::Lane::may_leave).
     ///
     /// # Errors
     /// For the first that cannot. Then all of them go on.
     pub fn depart(&self, deadline: Instant) -> Result<Departing, CrossingError> {
         let departing = self.each(|address, drive| {
             let give = |error| CrossingError::Give { address: address.into(), error };
-            // Nobody has asked for it here.
-            drop(drive.inherit(|_| true));
+            drive.give_up_inherited();
             let saved = loop {
                 match drive.driver.save() {
                     Ok(saved) => break saved,
@@ -196,8 +195,15 @@ impl Awaited {
     fn come(self, drives: &Drives) -> Option<Follower> {
         let (nsid, address) = parse(&self.name)?;
         let drive = drives.get(address)?;
-        let shared = block_on(drive.shared(nsid));
-        let shared = shared.inspect_err(|error| tracing::error!(address, nsid, %error, "a namespace is lost")).ok()?;
+        let shared = match block_on(drive.shared(nsid)) {
+            Ok(shared) => shared,
+            Err(error) => {
+                tracing::error!(address, nsid, %error, "a namespace is lost");
+                // Its clients are about to be told, and have their memory back then.
+                block_on(drive.finish_inherited(nsid));
+                return None;
+            }
+        };
         let follower = Follower::new(&shared);
         self.place.set(shared).ok()?;
         Some(follower)

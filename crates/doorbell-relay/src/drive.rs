@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use doorbell::{
-    DriverError, DriverOptions, GuestMemory, ManagerError, NamespaceError, NvmeDriver, NvmeManager, Restored,
-    ShutdownMode,
+    DriverError, DriverOptions, GuestMemory, InheritedCommand, ManagerError, NamespaceError, NvmeDriver, NvmeManager,
+    Restored, ShutdownMode,
 };
 
 use crate::Relay;
@@ -42,7 +42,7 @@ impl Drives {
             return Ok(drive.clone());
         }
         // The first time, or after the last one has ended.
-        let drive = Arc::new(Drive::new(address, driver, Vec::new()));
+        let drive = Arc::new(Drive::new(address, driver, Inherited::default()));
         open.insert(address.into(), drive.clone());
         Ok(drive)
     }
@@ -54,10 +54,12 @@ impl Drives {
 
     /// Has a controller that was another process's. What was under way there for itself is nobody's here.
     pub(crate) fn insert(&self, address: &str, restored: Restored) {
-        let Restored { driver, guest_memory, .. } = restored;
+        let Restored { driver, guest_memory, mut commands, .. } = restored;
+        commands.retain(|command| command.tag() != 0);
         // Nobody else has the address: all that was open there comes from there.
         if let Ok(driver) = self.manager.insert(address, driver) {
-            let drive = Arc::new(Drive::new(address, driver, guest_memory));
+            let inherited = Inherited { memory: guest_memory, commands, kept: Arc::default() };
+            let drive = Arc::new(Drive::new(address, driver, inherited));
             self.open.lock().unwrap_or_else(PoisonError::into_inner).insert(address.into(), drive);
         }
     }
@@ -83,12 +85,22 @@ pub struct Drive {
     lanes: AtomicU32,
     /// Memory of clients that the drive was given.
     pub(crate) memory: Mutex<Vec<Registered>>,
-    /// Memory of clients that it was given by the process before, and that nobody has used here yet.
-    inherited: Mutex<Vec<GuestMemory>>,
+    /// What the process before has left.
+    inherited: Mutex<Inherited>,
+}
+
+#[derive(Default)]
+struct Inherited {
+    /// Memory of clients that nobody has used here yet.
+    memory: Vec<GuestMemory>,
+    /// Commands that nobody has gone on with yet.
+    commands: Vec<InheritedCommand>,
+    /// Held by who goes on with one, which may be in that memory.
+    kept: Arc<()>,
 }
 
 impl Drive {
-    fn new(address: &str, driver: Arc<NvmeDriver>, inherited: Vec<GuestMemory>) -> Self {
+    fn new(address: &str, driver: Arc<NvmeDriver>, inherited: Inherited) -> Self {
         let (lanes, memory, inherited) = (AtomicU32::new(0), Mutex::default(), Mutex::new(inherited));
         Self { address: address.into(), driver, lanes, memory, inherited }
     }
@@ -113,8 +125,40 @@ impl Drive {
 
     /// Memory that was registered by the process before, for which `is_it` is true: it is the caller's.
     pub(crate) fn inherit(&self, mut is_it: impl FnMut(&GuestMemory) -> bool) -> Vec<GuestMemory> {
-        let mut inherited = self.inherited.lock().unwrap_or_else(PoisonError::into_inner);
-        inherited.extract_if(.., |memory| is_it(memory)).collect()
+        self.inherited().memory.extract_if(.., |memory| is_it(memory)).collect()
+    }
+
+    fn inherited(&self) -> MutexGuard<'_, Inherited> {
+        self.inherited.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A command that was under way in the process before, by its tag: it is the caller's.
+    pub(crate) fn claim(&self, nsid: u32, tag: u64) -> Option<InheritedCommand> {
+        let commands = &mut self.inherited().commands;
+        let index = commands.iter().position(|command| command.tag() == tag && command.command().nsid == nsid)?;
+        Some(commands.swap_remove(index))
+    }
+
+    /// Has memory that nobody has used here yet stay with the drive as long as this is kept.
+    pub(crate) fn keep_inherited(&self) -> Arc<()> {
+        self.inherited().kept.clone()
+    }
+
+    /// Gives up memory and commands that nobody has asked for here.
+    pub(crate) fn give_up_inherited(&self) {
+        let mut inherited = self.inherited();
+        if Arc::strong_count(&inherited.kept) == 1 {
+            *inherited = Inherited::default();
+        }
+    }
+
+    /// Waits until nothing is under way any more that the process before has begun in a namespace.
+    pub(crate) async fn finish_inherited(&self, nsid: u32) {
+        let of_it = |command: &mut InheritedCommand| command.command().nsid == nsid;
+        let commands: Vec<_> = self.inherited().commands.extract_if(.., of_it).collect();
+        for command in commands {
+            drop(command.await);
+        }
     }
 
     /// The CPU, and with it the queue, of the next lane.

@@ -23,8 +23,16 @@ pub(crate) struct RelayLane {
 }
 
 struct Slot {
-    work: Option<(Ticket, Work)>,
+    work: Option<Outstanding>,
     waker: Waker,
+}
+
+struct Outstanding {
+    ticket: Ticket,
+    work: Work,
+    /// Another process can go on with it, by what the drive's driver takes there: one command with the ticket's number, or
+    /// commands that may as well be sent once more, and that the drive does not carry out in the client's memory.
+    may_leave: bool,
 }
 
 /// The slots whose work can go on.
@@ -65,14 +73,14 @@ impl RelayLane {
         Self { way: Way { shared, cpu }, slots, free, new, woken, shares }
     }
 
-    fn begin(&mut self, ticket: Ticket, work: Work) {
+    fn begin(&mut self, ticket: Ticket, work: Work, may_leave: bool) {
         let index = self.free.pop().unwrap_or(self.slots.len());
         if index == self.slots.len() {
             let bell = Arc::new(Bell { slot: index, woken: self.woken.clone() });
             self.slots.push(Slot { work: None, waker: bell.into() });
         }
         if let Some(slot) = self.slots.get_mut(index) {
-            slot.work = Some((ticket, work));
+            slot.work = Some(Outstanding { ticket, work, may_leave });
             self.new.push(index);
         }
     }
@@ -83,7 +91,7 @@ impl RelayLane {
 
     fn poll_slot(&mut self, index: usize, ended: &mut Vec<Ended>) {
         let Some(slot) = self.slots.get_mut(index) else { return };
-        let Some((ticket, work)) = &mut slot.work else { return };
+        let Some(Outstanding { ticket, work, .. }) = &mut slot.work else { return };
         let Poll::Ready(result) = work.as_mut().poll(&mut Context::from_waker(&slot.waker)) else { return };
         ended.push(Ended { ticket: *ticket, status: status(result) });
         slot.work = None;
@@ -93,15 +101,21 @@ impl RelayLane {
 
 impl Lane for RelayLane {
     fn submit(&mut self, ticket: Ticket, operation: Operation<'_>) -> Result<(), Status> {
-        let way = self.way.clone();
+        let (way, tag) = (self.way.clone(), ticket.number());
+        let may_leave = match &operation {
+            Operation::Read { to, fua, .. } => way.is_one_command(to.len()) && !way.flushes_after(*fua),
+            Operation::Write { from, .. } => way.is_one_command(from.len()),
+            Operation::Compare { .. } | Operation::Verify { .. } | Operation::Flush => true,
+            _ => false,
+        };
         let work: Work = match operation {
-            Operation::Read { offset, to, fua } => Box::pin(way.read(offset, self.locate(&to)?, fua)),
+            Operation::Read { offset, to, fua } => Box::pin(way.read(offset, self.locate(&to)?, fua, tag)),
             Operation::Write { offset, from, fua } => {
                 let source = match self.locate(&from)? {
                     Place::Pages(pages) => Source::Pages(pages),
                     Place::Pieces(_) => Source::Bytes(from.copy()?),
                 };
-                Box::pin(way.write(offset, source, fua))
+                Box::pin(way.write(offset, source, fua, tag))
             }
             Operation::Compare { offset, with } => Box::pin(way.compare(offset, with.copy()?)),
             Operation::CompareAndWrite { offset, compare, write, fua } => {
@@ -117,7 +131,7 @@ impl Lane for RelayLane {
             Operation::Flush => Box::pin(way.flush()),
             _ => return Err(Status::INVALID_COMMAND_OPCODE),
         };
-        self.begin(ticket, work);
+        self.begin(ticket, work, may_leave);
         Ok(())
     }
 
@@ -151,7 +165,17 @@ impl Lane for RelayLane {
             }
             Ok(())
         };
-        self.begin(ticket, Box::pin(work));
+        self.begin(ticket, Box::pin(work), false);
         false
+    }
+
+    fn may_leave(&self) -> bool {
+        self.slots.iter().filter_map(|slot| slot.work.as_ref()).all(|outstanding| outstanding.may_leave)
+    }
+
+    fn resume(&mut self, ticket: Ticket, offset: u64, len: u64) -> bool {
+        let Some(work) = self.way.resume(ticket.number(), offset, len) else { return false };
+        self.begin(ticket, Box::pin(work), true);
+        true
     }
 }

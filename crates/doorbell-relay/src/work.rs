@@ -39,13 +39,46 @@ impl Way {
         u32::try_from(self.lba(len as u64)).ok().filter(|blocks| *blocks <= self.namespace().max_transfer_block_count())
     }
 
-    pub(crate) async fn read(self, offset: u64, to: Place, fua: bool) -> Result<(), RequestError> {
+    /// Whether a transfer of so many bytes takes no more than a command.
+    pub(crate) fn is_one_command(&self, len: usize) -> bool {
+        len <= self.most()
+    }
+
+    /// Whether what is read has to be flushed: it is then on the medium, whoever wrote it.
+    pub(crate) fn flushes_after(&self, fua: bool) -> bool {
+        fua && self.namespace().has_volatile_write_cache()
+    }
+
+    /// What the driver has taken over of another process with this tag, if that is the whole of a transfer of so many bytes
+    /// from an offset, and all that there is to do is to wait for it.
+    pub(crate) fn resume(
+        &self,
+        tag: u64,
+        offset: u64,
+        len: u64,
+    ) -> Option<impl Future<Output = Result<(), RequestError>> + use<>> {
+        let Shared { drive, namespace, .. } = &*self.shared;
+        let command = drive.claim(namespace.nsid(), tag)?;
+        let blocks = (self.lba(offset), u32::try_from(self.lba(len)).ok()?);
+        // What a read has put into pages of the driver is read once more: nobody was told of it.
+        if command.blocks() != Some(blocks) || command.brings_data() {
+            return None;
+        }
+        let memory = drive.keep_inherited();
+        Some(async move {
+            let result = command.await.completion.map(drop);
+            drop(memory);
+            result
+        })
+    }
+
+    pub(crate) async fn read(self, offset: u64, to: Place, fua: bool, tag: u64) -> Result<(), RequestError> {
         let (namespace, cpu, lba) = (self.namespace(), self.cpu, self.lba(offset));
         match &to {
             Place::Pages(pages) => {
                 let range = range(pages)?;
                 match self.whole(range.len()) {
-                    Some(blocks) => namespace.read(cpu, lba, blocks, &pages.memory, range).await?,
+                    Some(blocks) => namespace.read(cpu, lba, blocks, &pages.memory, range).tag(tag).await?,
                     None => {
                         let blocks = self.lba(range.len() as u64);
                         let plan = SplitPlan::default();
@@ -64,20 +97,16 @@ impl Way {
                 scatter(&bytes, pieces)?;
             }
         }
-        // What is read is then on the medium, whoever wrote it.
-        if fua && namespace.has_volatile_write_cache() {
-            namespace.flush(cpu).await?;
-        }
-        Ok(())
+        if self.flushes_after(fua) { namespace.flush(cpu).await } else { Ok(()) }
     }
 
-    pub(crate) async fn write(self, offset: u64, from: Source, fua: bool) -> Result<(), RequestError> {
+    pub(crate) async fn write(self, offset: u64, from: Source, fua: bool, tag: u64) -> Result<(), RequestError> {
         let (namespace, cpu, lba) = (self.namespace(), self.cpu, self.lba(offset));
         match &from {
             Source::Pages(pages) => {
                 let range = range(pages)?;
                 match self.whole(range.len()) {
-                    Some(blocks) => namespace.write(cpu, lba, blocks, fua, &pages.memory, range).await,
+                    Some(blocks) => namespace.write(cpu, lba, blocks, fua, &pages.memory, range).tag(tag).await,
                     None => {
                         let blocks = self.lba(range.len() as u64);
                         let plan = SplitPlan::default();
@@ -88,7 +117,7 @@ impl Way {
             Source::Bytes(bytes) => {
                 let mut at = offset;
                 for part in bytes.chunks(self.most()) {
-                    namespace.write_slice(cpu, self.lba(at), fua, part).await?;
+                    namespace.write_slice(cpu, self.lba(at), fua, part).tag(tag).await?;
                     at = at.saturating_add(part.len() as u64);
                 }
                 Ok(())

@@ -122,7 +122,7 @@ impl Endpoint {
         let (jobs, todo) = channel();
         controller.set_waker(shared.clone().into());
         let started = Instant::now();
-        let served = Served {
+        let mut served = Served {
             listener,
             shared: shared.clone(),
             jobs: todo,
@@ -141,6 +141,7 @@ impl Endpoint {
         let thread = thread.spawn(move || {
             if told.recv().is_ok() {
                 served.listener.own();
+                served.resume();
                 served.serve();
             }
         });

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::harness::{Place, Ran, data, place};
+use crate::harness::{Place, Ran, data, place, wait_for};
 use crate::serve::Server;
 
 const SERVER: &str =
@@ -42,9 +42,7 @@ fn replace_under_load(place: &Place, served: &str, (depth, jobs): (u32, u32), ti
         controllers.iter().map(|one| (one["clients"].clone(), one["connected"].clone())).collect::<Vec<_>>()
     };
     let connected = vec![(json!(1), json!(true)); 2];
-    while clients_of(&server) != connected {
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    wait_for("both clients", || clients_of(&server) == connected);
     let mut pauses = Vec::new();
     for _ in 0..times {
         let (next, pause) = Server::take_over(place, 2);
@@ -98,6 +96,37 @@ fn a_drive_behind_the_server_crosses_under_load() {
     drop(drive);
 }
 
+/// What the drive takes longer for than a server would be waited for.
+#[test]
+fn what_a_drive_has_in_flight_crosses() {
+    let place = place();
+    let slow =
+        r#"{"rules":[{"when":{"command":{"queue":"io","every":10}},"then":{"delay":{"microseconds":4000000}}}]}"#;
+    place.write("slow.json", slow.as_bytes());
+    place.write("none.json", br#"{"rules":[]}"#);
+    let drive = drive(&place);
+    let mut server = Server::start(&place, SHARED_OUT, 2);
+    let clients = [("a", 1), ("b", 2)].map(|(socket, nsid)| bench(&place, socket, nsid, 16, 2));
+    let orders = |what: &str| place.doorbell(&format!("ctl orders {what}")).text();
+    let queues = || place.doorbell("ctl orders statistics").json()["controllers"][0]["submission_queues"].clone();
+    wait_for("a queue for each client", || queues() == json!(2));
+    orders("faults slow.json");
+    // By then all of them wait for nothing else.
+    std::thread::sleep(Duration::from_secs(1));
+    for _ in 0..4 {
+        let (next, _) = Server::take_over(&place, 2);
+        std::mem::replace(&mut server, next).handed_over();
+    }
+    orders("faults none.json");
+    for client in clients {
+        check(client);
+    }
+    let statistics = place.doorbell("ctl orders statistics").json();
+    let controller = &statistics["controllers"][0];
+    assert_eq!((&controller["clients"], &controller["dma_faults"]), (&json!(1), &json!(0)), "{controller}");
+    drop(drive);
+}
+
 #[test]
 fn what_becomes_of_a_drive_that_crossed_becomes_of_its_namespaces() {
     let place = place();
@@ -107,9 +136,7 @@ fn what_becomes_of_a_drive_that_crossed_becomes_of_its_namespaces() {
     let (new, _) = Server::take_over(&place, 2);
     old.handed_over();
     let namespaces = |expected: Value| {
-        while new.ctl("statistics").json()["namespaces"] != expected {
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        wait_for("the namespaces", || new.ctl("statistics").json()["namespaces"] == expected);
     };
     namespaces(json!([{"nsid": 1, "blocks": 16384}, {"nsid": 2, "blocks": 65536}]));
     ordered("resize 1 128M");
@@ -201,9 +228,8 @@ fn a_server_killed_while_it_is_replaced_leaves_the_other() {
         };
         let mut old = Server::of(&place, with(place.command(&format!("serve {served}")), "old"), 2);
         let client = bench(&place, "a", 1, 8, 2);
-        while old.ctl("statistics").json()["controllers"][0]["submission_queues"] != json!(2) {
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        let queues = || old.ctl("statistics").json()["controllers"][0]["submission_queues"].clone();
+        wait_for("the client's queues", || queues() == json!(2));
         if which == "new" {
             let ran = Ran::of(with(place.command("serve --takeover control"), "new").output().unwrap());
             assert_eq!((ran.status, ran.stdout.len()), (None, 0), "{step}: {}", ran.stderr);

@@ -9,6 +9,7 @@ use nvme_spec::{Command, Status, StatusField};
 use crate::fault::Verdict;
 use crate::lane::{Ended, Lane, Operation, Ticket};
 use crate::namespace::Namespace;
+use crate::saved::{StateError, bad, narrow, state};
 use crate::sync::{read, write};
 
 /// Operations that a controller has outstanding at a time.
@@ -31,6 +32,8 @@ pub(crate) struct Lanes {
     ended: Vec<Ended>,
     /// What has ended, for the host to be told.
     finished: VecDeque<Finished>,
+    /// What another process had under way, and nobody has gone on with yet.
+    left_over: VecDeque<Ticket>,
 }
 
 struct Entry {
@@ -48,6 +51,15 @@ struct Slot {
     began: Mark,
     /// What can be read again once it has ended well.
     mends: Option<Box<Mends>>,
+}
+
+impl Slot {
+    /// Whether all that is to be known of it is its command: what is to befall its completion, and what is to be done besides,
+    /// is known here alone. Whoever waits without a command waits here.
+    fn may_leave(&self) -> bool {
+        let plain = |waiting: &Waiting| waiting.second.is_none() && waiting.verdict.is_none();
+        self.errand.as_ref().is_some_and(plain) && self.mends.is_none()
+    }
 }
 
 /// Marked blocks that are written.
@@ -71,8 +83,9 @@ pub(crate) struct Finished {
     pub(crate) status: StatusField,
 }
 
-impl Default for Lanes {
-    fn default() -> Self {
+impl Lanes {
+    /// Of a controller of this identifier.
+    pub(crate) fn new(cntlid: u16) -> Self {
         Self {
             waker: Waker::noop().clone(),
             entries: Vec::new(),
@@ -80,14 +93,14 @@ impl Default for Lanes {
             free: Vec::new(),
             outstanding: 0,
             asleep: false,
-            next: 0,
+            // Numbers of different controllers differ.
+            next: u64::from(cntlid).saturating_add(1) << 48,
             ended: Vec::new(),
             finished: VecDeque::new(),
+            left_over: VecDeque::new(),
         }
     }
-}
 
-impl Lanes {
     /// Whom lanes that are made from now on wake.
     pub(crate) fn set_waker(&mut self, waker: Waker) {
         self.waker = waker;
@@ -130,7 +143,7 @@ impl Lanes {
         let entry = self.entries.get_mut(index).ok_or(Status::INTERNAL_ERROR)?;
         entry.lane.submit(ticket, operation)?;
         entry.outstanding = entry.outstanding.saturating_add(1);
-        if let Some(Some(slot)) = self.slots.get_mut(ticket.0 as usize) {
+        if let Some(Some(slot)) = self.slots.get_mut(ticket.index as usize) {
             slot.left = slot.left.saturating_add(1);
         }
         Ok(())
@@ -140,7 +153,7 @@ impl Lanes {
     /// that is outstanding may be carried out in any order.
     pub(crate) fn mend(&mut self, ticket: Ticket, namespace: &Namespace, blocks: Vec<(u64, u64)>) {
         if let Some(entry) = self.position(namespace).and_then(|index| self.entries.get(index))
-            && let Some(Some(slot)) = self.slots.get_mut(ticket.0 as usize)
+            && let Some(Some(slot)) = self.slots.get_mut(ticket.index as usize)
         {
             slot.mends = Some(Box::new(Mends { namespace: entry.namespace.clone(), blocks }));
         }
@@ -148,8 +161,13 @@ impl Lanes {
 
     /// Begins something that consists of operations; [`seal`](Self::seal) says that these were all.
     pub(crate) fn begin(&mut self, errand: Option<Waiting>) -> Ticket {
-        let began = Mark(self.next);
-        self.next = self.next.saturating_add(1);
+        let number = self.next;
+        self.next = number.saturating_add(1);
+        self.begin_as(number, errand)
+    }
+
+    fn begin_as(&mut self, number: u64, errand: Option<Waiting>) -> Ticket {
+        let began = Mark(number);
         self.outstanding = self.outstanding.saturating_add(1);
         // One for the caller, so that it is not over before all of it has begun.
         let slot = Some(Slot { errand, left: 1, status: StatusField::new(), began, mends: None });
@@ -157,10 +175,10 @@ impl Lanes {
             && let Some(place) = self.slots.get_mut(free as usize)
         {
             *place = slot;
-            return Ticket(free);
+            return Ticket::new(free, number);
         }
         self.slots.push(slot);
-        Ticket(self.slots.len().saturating_sub(1) as u32)
+        Ticket::new(self.slots.len().saturating_sub(1) as u32, number)
     }
 
     /// See [`begin`](Self::begin). With a status, the command fails with it however the operations go.
@@ -170,16 +188,16 @@ impl Lanes {
 
     /// Takes back what was begun and had no operation.
     pub(crate) fn withdraw(&mut self, ticket: Ticket) {
-        if let Some(place) = self.slots.get_mut(ticket.0 as usize)
+        if let Some(place) = self.slots.get_mut(ticket.index as usize)
             && place.take().is_some()
         {
-            self.free.push(ticket.0);
+            self.free.push(ticket.index);
             self.outstanding = self.outstanding.saturating_sub(1);
         }
     }
 
     fn end(&mut self, Ended { ticket, status }: Ended) {
-        let Some(place) = self.slots.get_mut(ticket.0 as usize) else { return };
+        let Some(place) = self.slots.get_mut(ticket.index as usize) else { return };
         let Some(slot) = place else { return };
         if slot.status.is_success() {
             slot.status = status;
@@ -189,7 +207,7 @@ impl Lanes {
             return;
         }
         let Some(Slot { errand, status, mends, .. }) = place.take() else { return };
-        self.free.push(ticket.0);
+        self.free.push(ticket.index);
         self.outstanding = self.outstanding.saturating_sub(1);
         if status.is_success()
             && let Some(mends) = mends
@@ -256,6 +274,9 @@ impl Lanes {
     /// Forgets the commands, not what works for them: nobody is to be told of them.
     pub(crate) fn orphan(&mut self) -> Mark {
         self.finished.clear();
+        for ticket in std::mem::take(&mut self.left_over) {
+            self.withdraw(ticket);
+        }
         for slot in self.slots.iter_mut().flatten() {
             slot.errand = None;
         }
@@ -269,6 +290,71 @@ impl Lanes {
         waiting.chain(finished).filter(|waiting| waiting.sqid == sqid).count()
     }
 
+    /// Whether another process can go on with all that is outstanding.
+    pub(crate) fn may_leave(&self) -> bool {
+        let entries = self.entries.iter().filter(|entry| entry.outstanding > 0);
+        self.finished.is_empty()
+            && self.slots.iter().flatten().all(Slot::may_leave)
+            && entries.into_iter().all(|entry| entry.attached && entry.lane.may_leave())
+    }
+
+    /// The commands that [may leave](Self::may_leave), in the order in which they were taken, and the number of the next.
+    pub(crate) fn save(&self) -> (Vec<state::Outstanding>, u64) {
+        let mut slots: Vec<_> = self.slots.iter().flatten().collect();
+        slots.sort_unstable_by_key(|slot| slot.began);
+        let save = |slot: &Slot| {
+            let Waiting { sqid, command, .. } = slot.errand.as_ref()?;
+            let (sqid, command) = (u32::from(*sqid), command.to_words().to_vec());
+            Some(state::Outstanding { number: slot.began.0, sqid, command })
+        };
+        (slots.into_iter().filter_map(save).collect(), self.next)
+    }
+
+    /// Of what was [saved](Self::save). The commands are [left over](Self::next_left_over) until they are gone on with.
+    pub(crate) fn restore(cntlid: u16, saved: &[state::Outstanding], next: u64) -> Result<Self, StateError> {
+        let mut lanes = Self::new(cntlid);
+        if saved.len() > MOST as usize {
+            return bad(format!("{} commands under way", saved.len()));
+        }
+        lanes.next = lanes.next.max(next);
+        for one in saved {
+            let Ok(words) = <[u64; 8]>::try_from(&*one.command) else {
+                return bad(format!("a command of {} words", one.command.len()));
+            };
+            if one.number >= lanes.next {
+                return bad(format!("command {} under way before command {next}", one.number));
+            }
+            let (sqid, command) = (narrow("submission queue", one.sqid)?, Command::from_words(words));
+            let ticket = lanes.begin_as(one.number, Some(Waiting { sqid, command, second: None, verdict: None }));
+            lanes.left_over.push_back(ticket);
+        }
+        Ok(lanes)
+    }
+
+    /// The next command that another process had under way: to be [resumed](Self::resume), or else [begun
+    /// anew](Self::take_back).
+    pub(crate) fn next_left_over(&mut self) -> Option<(Ticket, Command)> {
+        let ticket = self.left_over.pop_front()?;
+        let slot = self.slots.get(ticket.index as usize)?.as_ref()?;
+        Some((ticket, slot.errand.as_ref()?.command))
+    }
+
+    /// Has a namespace's storage go on with an operation, if it finds it.
+    pub(crate) fn resume(&mut self, namespace: &Namespace, ticket: Ticket, offset: u64, len: u64) -> bool {
+        let Some(entry) = self.position(namespace).and_then(|index| self.entries.get_mut(index)) else { return false };
+        // The one operation that there was is the one that `begin` counts.
+        let resumed = entry.lane.resume(ticket, offset, len);
+        entry.outstanding = entry.outstanding.saturating_add(u32::from(resumed));
+        resumed
+    }
+
+    /// Gives a command back that is not under way.
+    pub(crate) fn take_back(&mut self, ticket: Ticket) -> Option<Waiting> {
+        let errand = self.slots.get_mut(ticket.index as usize)?.as_mut()?.errand.take();
+        self.withdraw(ticket);
+        errand
+    }
+
     /// Has all storage give up memory.
     pub(crate) fn forget(&mut self, iova: u64, len: u64) -> Mark {
         if self.entries.is_empty() {
@@ -278,7 +364,7 @@ impl Lanes {
         for entry in &mut self.entries {
             if !entry.lane.forget(ticket, iova, len) {
                 entry.outstanding = entry.outstanding.saturating_add(1);
-                if let Some(Some(slot)) = self.slots.get_mut(ticket.0 as usize) {
+                if let Some(Some(slot)) = self.slots.get_mut(ticket.index as usize) {
                     slot.left = slot.left.saturating_add(1);
                 }
             }

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use doorbell_device::inprocess::Host;
 use nvme_spec::Command;
+use nvme_spec::nvm::ReadWriteCdw12;
 use prost::Message;
 
-use super::{Controller, Lanes, Mark, Plight, Scratch};
+use super::{Controller, Lanes, Mark, Outcome, Plight, Scratch, Waiting};
 use crate::admin::changed::ChangedNamespaces;
 use crate::admin::features::Features;
 use crate::admin::reservation_log::ReservationLog;
@@ -14,14 +15,16 @@ use crate::delayed::Delayed;
 use crate::events::Events;
 use crate::fault::Judge;
 use crate::health::Health;
+use crate::lane::Ticket;
 use crate::queues::Queues;
 use crate::registers::Registers;
 use crate::saved::{CrossingError, StateError, bad, decode, nanos, narrow, state, time};
 use crate::subsystem::Subsystem;
+use crate::sync::read;
 
 impl Controller {
-    /// Takes no commands, and tells the host of those that have ended. True once nothing is outstanding: then it can be
-    /// [saved](Self::save).
+    /// Takes no commands, and tells the host of those that have ended. True once nothing is outstanding that could not be
+    /// [gone on with](crate::Lane::may_leave) elsewhere: then it can be [saved](Self::save).
     pub fn come_to_rest(&mut self, host: &Host<'_>, now: Duration) -> bool {
         self.now = now;
         self.lanes.poll();
@@ -30,18 +33,18 @@ impl Controller {
         }
         self.post_finished(host);
         self.raise_interrupts(host);
-        self.lanes.outstanding() == 0
+        self.lanes.may_leave()
     }
 
     /// The controller as bytes, for [`restore`](Self::restore). Commands that it has not taken are in the host's memory.
     ///
     /// # Errors
-    /// If storage has something outstanding: see [`come_to_rest`](Self::come_to_rest).
+    /// If storage has something outstanding that has to end here: see [`come_to_rest`](Self::come_to_rest).
     pub fn save(&self) -> Result<Vec<u8>, CrossingError> {
-        let outstanding = self.lanes.outstanding();
-        if outstanding > 0 {
-            return Err(CrossingError::Outstanding { outstanding });
+        if !self.lanes.may_leave() {
+            return Err(CrossingError::Outstanding { outstanding: self.lanes.outstanding() });
         }
+        let (outstanding, next) = self.lanes.save();
         let (faults, faults_matched, faults_applied) = self.judge.save();
         let (changed, more_changed) = self.changed.save();
         let gathering = self.gathering.map_or(0, |gathering| gathering.queues);
@@ -71,6 +74,8 @@ impl Controller {
             },
             deletions: self.deletions.iter().flat_map(|(_, command)| command.to_words()).collect(),
             flushing: self.flushing,
+            outstanding,
+            next,
             ..state::Controller::default()
         };
         self.queues.save(&mut saved);
@@ -78,7 +83,8 @@ impl Controller {
     }
 
     /// The controller of a [restored](Subsystem::restore) subsystem that [`save`](Self::save) gave. Nothing of the host is
-    /// touched; its doorbells are looked at when the controller next runs.
+    /// touched; its doorbells are looked at when the controller next runs. Before that, it has to [resume](Self::resume) what
+    /// was outstanding.
     ///
     /// # Errors
     /// If the bytes are no such state.
@@ -126,11 +132,36 @@ impl Controller {
                 2 => Plight::Gone,
                 other => return bad(format!("plight {other}")),
             },
-            lanes: Lanes::default(),
+            lanes: Lanes::restore(cntlid, &saved.outstanding, saved.next)?,
             reset_at: Mark::default(),
             deletions: deletions.collect(),
             flushing: saved.flushing,
             config,
         })
+    }
+
+    /// Goes on with what was outstanding when it was [saved](Self::save), once its storage is there and before anything else
+    /// becomes of a [restored](Self::restore) controller.
+    pub fn resume(&mut self, host: &Host<'_>, now: Duration) {
+        self.now = now;
+        self.table = self.subsystem.table(self.port.cntlid);
+        self.lanes.follow(&self.table);
+        while let Some((ticket, command)) = self.lanes.next_left_over() {
+            if self.is_resumed(ticket, &command) {
+                continue;
+            }
+            let Some(Waiting { sqid, command, .. }) = self.lanes.take_back(ticket) else { continue };
+            if let Outcome::Done(result) = self.io(host, sqid, &command, None) {
+                self.finish(host, sqid, &command, result, None);
+            }
+        }
+    }
+
+    fn is_resumed(&mut self, ticket: Ticket, command: &Command) -> bool {
+        let Some(namespace) = self.namespace(command.nsid).cloned() else { return false };
+        let layout = read(&namespace.state).layout;
+        let blocks = ReadWriteCdw12::from(command.cdw12).block_count();
+        let (offset, len) = (layout.bytes(command.cdw10_11()), layout.bytes(blocks.into()));
+        self.lanes.resume(&namespace, ticket, offset, len)
     }
 }

@@ -219,6 +219,23 @@ pub(crate) struct Controller {
     pub(crate) deletions: Vec<u64>,
     #[prost(bool, tag = "23")]
     pub(crate) flushing: bool,
+    #[prost(message, repeated, tag = "24")]
+    pub(crate) outstanding: Vec<Outstanding>,
+    /// The number of the next command that storage is given.
+    #[prost(uint64, tag = "25")]
+    pub(crate) next: u64,
+}
+
+/// A command that storage has not finished.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Outstanding {
+    /// By which storage knows it.
+    #[prost(uint64, tag = "1")]
+    pub(crate) number: u64,
+    #[prost(uint32, tag = "2")]
+    pub(crate) sqid: u32,
+    #[prost(fixed64, repeated, tag = "3")]
+    pub(crate) command: Vec<u64>,
 }
 
 /// What a controller can do.

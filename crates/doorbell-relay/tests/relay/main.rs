@@ -1,4 +1,5 @@
 //! Namespaces that are another controller's.
 
 mod chain;
+mod crossing;
 mod world;

@@ -40,7 +40,7 @@ impl Freezing {
 }
 
 impl Endpoint {
-    /// Has the endpoint hold still between two messages of its client, with nothing outstanding.
+    /// Has the endpoint hold still between two messages of its client, with nothing outstanding that has to end here.
     pub(crate) fn freeze(&self, deadline: Instant) -> Freezing {
         let (give, take) = sync_channel(1);
         let job = Box::new(move |served: &mut Served| served.freeze(deadline, |frozen| give.send(frozen).is_ok()));
@@ -129,6 +129,7 @@ impl Served {
             path: self.listener.path().to_string_lossy().into_owned(),
             listener,
             controller: self.controller.save()?,
+            outstanding: self.controller.outstanding(),
             elapsed: u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX),
             session: session.transpose().map_err(descriptor)?,
             clients: of.clients.load(Ordering::Relaxed),

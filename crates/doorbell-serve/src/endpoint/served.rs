@@ -49,6 +49,14 @@ pub(super) struct Served {
 }
 
 impl Served {
+    /// Goes on with what another process had under way.
+    pub(super) fn resume(&mut self) {
+        if let Some(session) = &self.session {
+            let now = self.started.elapsed();
+            session.with_host(|host| self.controller.resume(host, now));
+        }
+    }
+
     pub(super) fn serve(mut self) {
         while !self.shared.stop.load(Ordering::Acquire) {
             let now = Instant::now();

@@ -15,9 +15,11 @@ use prost::Message;
 use super::{TakeoverError, damaged, state};
 
 /// The version of states that are written.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 /// The oldest version that understands them.
 const OLDEST_READER: u32 = 1;
+/// The oldest version that goes on with commands that are under way. Earlier ones would lose them.
+const OLDEST_TO_GO_ON: u32 = 2;
 
 const MAGIC: [u8; 8] = *b"doorserv";
 const HEADER: usize = 20;
@@ -27,7 +29,9 @@ pub(super) fn write(server: &state::Server) -> Vec<u8> {
     let body = server.encode_to_vec();
     let mut bytes = Vec::with_capacity(HEADER.saturating_add(body.len()));
     bytes.extend_from_slice(&MAGIC);
-    for word in [VERSION, OLDEST_READER, crc32fast::hash(&body)] {
+    let is_busy = server.endpoints.iter().any(|endpoint| endpoint.outstanding > 0);
+    let oldest = if is_busy { OLDEST_TO_GO_ON } else { OLDEST_READER };
+    for word in [VERSION, oldest, crc32fast::hash(&body)] {
         bytes.extend_from_slice(&word.to_le_bytes());
     }
     bytes.extend_from_slice(&body);
@@ -82,8 +86,17 @@ mod tests {
         let mut bytes = some();
         bytes[8] = 9;
         read(&bytes).expect("it says that version 1 understands it");
-        bytes[12] = 2;
-        assert!(matches!(read(&bytes), Err(TakeoverError::TooNew { version: 9, oldest: 2 })));
+        bytes[12] = 3;
+        assert!(matches!(read(&bytes), Err(TakeoverError::TooNew { version: 9, oldest: 3 })));
+    }
+
+    #[test]
+    fn version_1_is_not_given_commands_under_way() {
+        let with = |outstanding| {
+            let endpoint = state::Endpoint { outstanding, ..state::Endpoint::default() };
+            write(&state::Server { endpoints: vec![endpoint], ..state::Server::default() })[12]
+        };
+        assert_eq!((with(0), with(1)), (1, 2));
     }
 
     #[test]

@@ -63,6 +63,9 @@ pub(crate) struct Endpoint {
     /// How many descriptors are this endpoint's.
     #[prost(uint32, tag = "11")]
     pub(crate) descriptors: u32,
+    /// Commands that storage has not finished.
+    #[prost(uint32, tag = "12")]
+    pub(crate) outstanding: u32,
 }
 
 /// A client.

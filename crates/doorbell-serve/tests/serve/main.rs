@@ -9,4 +9,5 @@ mod life;
 mod memory;
 mod storage;
 mod takeover;
+mod under_way;
 mod wire;

@@ -1,15 +1,35 @@
 //! Servers that take one another's place, in one process.
 
 use std::os::unix::net::UnixStream;
+use std::slice;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use doorbell_emulator::{ControllerConfig, NamespaceConfig, Subsystem};
-use doorbell_serve::{Baggage, Belongings, Endpoint, TakeoverError, hand_over, take_over};
+use doorbell_serve::{Baggage, Behind, Belongings, Endpoint, TakeoverError, hand_over, take_over};
 use vfio_user::wire::region;
 use vfio_user::{Call, Caller, Capabilities, Connection, Limits};
 
 use crate::harness::PATIENCE;
+
+/// Another server takes the place of this one, with what is behind it.
+pub(crate) fn replace(
+    subsystem: &Subsystem,
+    endpoint: &Arc<Endpoint>,
+    behind: impl Behind,
+) -> Result<(Subsystem, Arc<Endpoint>), TakeoverError> {
+    let (give, take) = UnixStream::pair().unwrap();
+    let nothing = || Ok(Baggage::default());
+    let (given, taken) = std::thread::scope(|threads| {
+        let old =
+            threads.spawn(|| hand_over(give, subsystem, slice::from_ref(endpoint), Belongings::default(), nothing));
+        let taken = take_over(take, |_| Ok(behind));
+        (old.join().unwrap(), taken)
+    });
+    given?;
+    let mut taken = taken?.0;
+    Ok((taken.subsystem, Arc::new(taken.endpoints.remove(0))))
+}
 
 #[test]
 fn a_message_is_answered_by_one_of_the_two() {
@@ -35,21 +55,9 @@ fn a_message_is_answered_by_one_of_the_two() {
             }
             count
         });
-        let replace = |subsystem: Subsystem, endpoint: Arc<Endpoint>| {
-            let (give, take) = UnixStream::pair().unwrap();
-            let nothing = || Ok(Baggage::default());
-            let old =
-                std::thread::spawn(move || hand_over(give, &subsystem, &[endpoint], Belongings::default(), nothing));
-            let taken = take_over(take, |_| Ok(()));
-            old.join().unwrap()?;
-            taken.map(|(taken, ())| taken)
-        };
         let mut servers: Result<_, TakeoverError> = Ok((subsystem, endpoint));
         for _ in 0..100 {
-            servers = servers.and_then(|(subsystem, endpoint)| {
-                let mut taken = replace(subsystem, endpoint)?;
-                Ok((taken.subsystem, Arc::new(taken.endpoints.remove(0))))
-            });
+            servers = servers.and_then(|(subsystem, endpoint)| replace(&subsystem, &endpoint, ()));
         }
         // Whatever came of it, the client is to end.
         done.store(true, Ordering::Relaxed);
