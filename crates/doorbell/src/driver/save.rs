@@ -227,7 +227,8 @@ impl Core {
             identifier: command.token.cid.into(),
             state: state.into(),
             words: command.words.to_vec(),
-            result: command.result.to_vec(),
+            // Until it is there, it is what the slot's last command left.
+            result: if command.state == Crossing::Done { command.result.to_vec() } else { Vec::new() },
             tag: command.tag,
             registration: command.registration,
             sequence: command.sequence,

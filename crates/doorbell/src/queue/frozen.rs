@@ -92,7 +92,7 @@ impl QueuePair {
             phase: inner.cq.phase(),
             submitted: inner.counters.submitted,
             identifiers: Vec::with_capacity(self.depth().into()),
-            commands: Vec::new(),
+            commands: Vec::with_capacity(self.depth().into()),
         };
         for index in 0..self.depth() {
             let slot = self.slots.at(index);
