@@ -479,6 +479,36 @@ fn h3_a_driver_that_is_dropped_or_shut_down_meanwhile_waits_for_the_decision() {
 }
 
 #[test]
+fn h3_a_reset_that_is_asked_for_meanwhile_waits_for_the_decision() {
+    for commit in [true, false] {
+        let bench = Bench::new();
+        let w = Watched::new(&bench, ControllerConfig::default());
+        let saved = w.driver.save().expect("saved");
+        let mut reset = Box::pin(w.driver.reset_controller());
+        bench.run(async {
+            assert!(poll_once(&mut reset).await.is_none());
+            bench.world.sleep(SECOND).await;
+            assert!(poll_once(&mut reset).await.is_none());
+        });
+        let enabled = Cc::from(doorbell_device::Device::read32(&*w.spy, offset::CC).expect("CC")).en();
+        assert!(enabled && w.driver.inspect().controller.resets == 0, "it may be another's to reset");
+        if commit {
+            let to = options(&bench, &w.spy);
+            let restored = bench.run(to.restore(saved.state(), saved.memory().to_vec())).expect("restored");
+            saved.hand_over();
+            assert_handed_over(bench.run(reset));
+            bench.run(namespace(&bench, &restored.driver).flush(0)).expect("flushed");
+            assert_eq!(restored.driver.inspect().controller.resets, 0);
+        } else {
+            drop(saved);
+            bench.run(reset).expect("reset");
+            assert_eq!(w.driver.inspect().controller.resets, 1);
+            bench.run(w.namespace.flush(0)).expect("flushed");
+        }
+    }
+}
+
+#[test]
 fn h3_a_failure_meanwhile_is_dealt_with_by_who_goes_on() {
     let bench = Bench::new();
     let w = Watched::with(&bench, ControllerConfig::default(), |options| options.io_timeout(Some(SECOND)));
@@ -525,20 +555,23 @@ fn h4_namespaces_are_the_same_or_removed() {
 
 #[test]
 fn h4_another_disk_that_came_meanwhile_is_not_written() {
-    let bench = Bench::new();
-    let w = Watched::new(&bench, ControllerConfig::default());
-    let saved = w.driver.save().expect("saved");
-    bench.subsystem.remove_namespace(1).expect("removed");
-    bench
-        .subsystem
-        .add_namespace(NamespaceConfig { nsid: Some(1), ..NamespaceConfig::ram(16 << 20) })
-        .expect("another");
-    let restored =
-        bench.run(options(&bench, &w.spy).restore(saved.state(), saved.memory().to_vec())).expect("restored");
-    saved.hand_over();
-    bench.world.settle();
-    let namespace = namespace(&bench, &restored.driver);
-    assert!(namespace.is_removed());
+    // A controller that tells of it, and one that does not: all is looked at in any case.
+    for namespace_notices in [true, false] {
+        let bench = Bench::new();
+        let w = Watched::new(&bench, ControllerConfig { namespace_notices, ..ControllerConfig::default() });
+        let saved = w.driver.save().expect("saved");
+        bench.subsystem.remove_namespace(1).expect("removed");
+        bench
+            .subsystem
+            .add_namespace(NamespaceConfig { nsid: Some(1), ..NamespaceConfig::ram(16 << 20) })
+            .expect("another");
+        let restored =
+            bench.run(options(&bench, &w.spy).restore(saved.state(), saved.memory().to_vec())).expect("restored");
+        saved.hand_over();
+        bench.world.settle();
+        let namespace = namespace(&bench, &restored.driver);
+        assert!(namespace.is_removed(), "notices: {namespace_notices}");
+    }
 }
 
 #[test]
