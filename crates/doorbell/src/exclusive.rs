@@ -11,7 +11,7 @@ use crate::driver::Core;
 use crate::error::RequestError;
 use crate::memory::{DmaBuffer, GuestMemory, PagedRange, Payload};
 use crate::namespace::{Inner, Kind, Namespace, Request};
-use crate::queue::{Found, Notes, QueuePair};
+use crate::queue::{Adopted, Found, Notes, QueuePair};
 
 /// How often it is looked whether the device is done with what an owner left behind.
 const LOOK: Duration = Duration::from_millis(1);
@@ -29,6 +29,9 @@ const LOOK: Duration = Duration::from_millis(1);
 /// * Every command that was submitted comes back once, whatever becomes of the controller: after a reset those that
 ///   could not be sent once more with [`RequestError::Interrupted`], at the end all that are left with
 ///   [`RequestError::Gone`] or the reason. What fails for a passing reason is not tried again.
+/// * When the driver is handed over, the queue goes along ([`Restored::exclusive_queues`](crate::Restored::exclusive_queues)).
+///   While that is not decided, nothing is found, and a new command is [`RequestError::WouldWait`]; then every command that is
+///   left here ends with [`RequestError::HandedOver`], and comes from the other queue as well, with what came of it.
 /// * When it is dropped, commands in flight go on, and their memory stays until they are done. The queue is then given
 ///   back to the controller.
 ///
@@ -79,6 +82,18 @@ impl ExclusiveQueue {
     pub(crate) fn new(core: Arc<Core>, queue: Arc<QueuePair>) -> Self {
         let buffers = (0..queue.depth()).map(|_| None).collect();
         Self { core, queue, buffers, found: Found::new(), handed_out: 0, earlier: VecDeque::new() }
+    }
+
+    /// Of another process, with the commands that it had.
+    pub(crate) fn inherit(core: Arc<Core>, queue: Arc<QueuePair>, commands: impl Iterator<Item = Adopted>) -> Self {
+        let mut own = Self::new(core, queue);
+        for Adopted { token, held, .. } in commands {
+            let slot = own.queue.slot_of(token);
+            if let Some(place) = own.buffers.get_mut(usize::from(slot)) {
+                *place = held.buffer;
+            }
+        }
+        own
     }
 
     /// Its identifier, by which [`inspect`](crate::NvmeDriver::inspect) shows it.

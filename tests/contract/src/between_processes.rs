@@ -91,12 +91,12 @@ impl Device for Elsewhere {
 
 /// States that versions before have written, oldest first. None is ever changed; a version that writes others adds one, which
 /// this test leaves where `DOORBELL_STATE_TO` says.
-const STATES: [&[u8]; 1] = [include_bytes!("../states/v1.state")];
+const STATES: [&[u8]; 2] = [include_bytes!("../states/v1.state"), include_bytes!("../states/v2.state")];
 
 #[test]
 fn h8_what_versions_before_have_written_is_gone_on_with() {
     let bench = Bench::new();
-    let w = Watched::new(&bench, ControllerConfig::default());
+    let w = Watched::with(&bench, ControllerConfig::default(), |options| options.exclusive_queues(1));
     bench.run(w.driver.set_features(FeatureId::ARBITRATION, false, 0, 3, &[])).expect("set");
     let plan = FaultPlan::on(CommandMatch::io(NvmOpcode::WRITE.0), Fault::delay(std::time::Duration::from_secs(1)));
     w.spy.device().with_controller(|controller| controller.set_faults(plan));
@@ -106,6 +106,8 @@ fn h8_what_versions_before_have_written_is_gone_on_with() {
     let data = pattern(4, 8 << 10);
     let mut bounced = w.namespace.write_slice(0, 100, false, &data).tag(78);
     assert!(poll(&mut bounced).is_pending());
+    let mut own = bench.run(w.driver.exclusive_queue()).expect("a queue");
+    own.write(&w.namespace, 79, 200, 8, false, &w.memory, whole(&gpns(8, 1))).expect("sent");
     let saved = w.driver.save().expect("saved");
     if let Some(path) = std::env::var_os("DOORBELL_STATE_TO") {
         std::fs::write(path, saved.state()).expect("written");

@@ -6,8 +6,8 @@ use std::task::Poll;
 use std::time::Duration;
 
 use doorbell::{
-    CompletionMode, ControllerEvent, ControllerState, DriverOptions, GuestMemory, HostId, InheritedResult, Namespace,
-    NotYet, NvmeDriver, RequestError, RestoreError, Restored, ShadowDoorbells, StateError,
+    CompletionMode, ControllerEvent, ControllerState, DriverOptions, ExclusiveQueue, GuestMemory, HostId,
+    InheritedResult, Namespace, NotYet, NvmeDriver, RequestError, RestoreError, Restored, ShadowDoorbells, StateError,
 };
 use doorbell_device::DmaMemory;
 use doorbell_emulator::{CommandMatch, ControllerConfig, Fault, FaultPlan, NamespaceConfig, SglSupport};
@@ -358,6 +358,77 @@ fn h2_the_list_of_a_long_read_is_no_data() {
     assert!(list.is_none(), "what lies in the driver's pages says where the data went");
     assert!(contents(&guest_memory[0], &pages, 0, data.len()) == data);
     assert!(driver.inspect().queues.iter().all(|queue| queue.pool_in_use == 0));
+}
+
+#[test]
+fn h2_an_exclusive_queue_crosses_with_its_commands() {
+    let bench = Bench::new();
+    let w = Watched::with(&bench, ControllerConfig::default(), |options| options.exclusive_queues(1));
+    let (namespace, pages, data) = (&w.namespace, gpns(0, 1), pattern(7, 12 << 10));
+    bench.run(namespace.write_slice(0, 0, false, &data)).expect("written");
+    let mut queue = bench.run(w.driver.exclusive_queue()).expect("a queue");
+    let tokens = |queue: &mut ExclusiveQueue| {
+        let mut found: Vec<_> = queue.poll().map(|completed| (completed.token, completed.result.is_ok())).collect();
+        found.sort_unstable();
+        found
+    };
+    slow(&w.spy, NvmOpcode::READ, SECOND);
+    queue.read(namespace, 1, 0, 8, &w.memory, whole(&pages)).expect("sent");
+    let buffer = w.driver.allocate_buffer(4096).expect("a buffer");
+    queue.read_buffer(namespace, 2, 8, 8, buffer).map_err(|(_, error)| error).expect("sent");
+    bench.world.settle();
+    no_faults(&w.spy);
+    queue.flush(namespace, 3).expect("sent");
+    bench.world.settle();
+    // Held still, nothing is found. What ends is found after, by whoever goes on.
+    let saved = w.driver.save().expect("saved");
+    assert_eq!(tokens(&mut queue), []);
+    let refused = queue.flush(namespace, 4).expect_err("it is held still");
+    assert!(matches!(refused, RequestError::WouldWait), "{refused}");
+    drop(saved);
+    let saved = w.driver.save().expect("saved");
+    assert_eq!(tokens(&mut queue), [], "what has ended is nobody's until it is decided");
+    drop(saved);
+    assert_eq!(tokens(&mut queue), [(3, true)]);
+    queue.flush(namespace, 5).expect("sent");
+    bench.world.settle();
+    drop(w.driver.save().expect("saved"));
+    let to = options(&bench, &w.spy).exclusive_queues(1);
+    let mut restored = hand_over(&bench, &w.driver, to);
+    assert!(restored.commands.is_empty(), "they are their owner's");
+    let mut new = restored.exclusive_queues.pop().expect("the queue");
+    assert_eq!((new.id(), restored.exclusive_queues.len()), (queue.id(), 0));
+    let ended: Vec<_> = queue.poll().collect();
+    assert_eq!(ended.len(), 3);
+    ended.into_iter().for_each(|completed| {
+        assert!(matches!(completed.result.map_err(|error| *error), Err(RequestError::HandedOver)));
+    });
+    assert_eq!(tokens(&mut queue), [], "each came once");
+    let gone = queue.flush(namespace, 6).expect_err("it was handed over");
+    assert!(matches!(gone, RequestError::HandedOver), "{gone}");
+    drop(queue);
+    assert_eq!(tokens(&mut new), [(5, true)]);
+    bench.run(bench.world.sleep(2 * SECOND));
+    let mut ended: Vec<_> = new.poll().collect();
+    ended.sort_by_key(|completed| completed.token);
+    let [straight, buffered] = <[_; 2]>::try_from(ended).expect("two");
+    assert_eq!((straight.token, buffered.token), (1, 2));
+    straight.result.expect("read");
+    buffered.result.expect("read");
+    assert!(contents(&restored.guest_memory[0], &pages, 0, 4096) == data[..4096]);
+    assert!(buffered.buffer.expect("it went along").to_vec() == data[4096..8192]);
+    // It goes on as any other does, and is given back as any other is.
+    let handle = self::namespace(&bench, &restored.driver);
+    new.flush(&handle, 7).expect("sent");
+    bench.world.settle();
+    assert_eq!(tokens(&mut new), [(7, true)]);
+    let ids = || restored.driver.inspect().queues.iter().map(|queue| queue.id).collect::<Vec<_>>();
+    let id = new.id();
+    drop(new);
+    bench.run(bench.world.sleep(SECOND));
+    assert!(!ids().contains(&id), "{:?}", ids());
+    let again = bench.run(restored.driver.exclusive_queue()).expect("another");
+    assert!(ids().contains(&again.id()));
 }
 
 #[test]
@@ -808,7 +879,7 @@ fn h7_it_crosses_over_again_and_again_under_load() {
 #[test]
 fn h8_what_cannot_be_saved_says_so() {
     let bench = Bench::new();
-    let w = Watched::with(&bench, ControllerConfig::default(), |options| options.exclusive_queues(1));
+    let w = Watched::new(&bench, ControllerConfig::default());
     // CPU 1 has no queue yet.
     let plan = FaultPlan::on(CommandMatch::admin(AdminOpcode::CREATE_IO_CQ.0), Fault::delay(SECOND));
     w.spy.device().with_controller(|controller| controller.set_faults(plan));
@@ -820,11 +891,6 @@ fn h8_what_cannot_be_saved_says_so() {
     });
     assert_eq!(w.driver.save().expect_err("a queue is being made"), NotYet::MakingQueue);
     bench.run(first).expect("read");
-    // Somebody else's queue.
-    let exclusive = bench.run(w.driver.exclusive_queue()).expect("a queue");
-    assert_eq!(w.driver.save().expect_err("it has an owner"), NotYet::ExclusiveQueue);
-    drop(exclusive);
-    bench.world.settle();
     // Resetting.
     let (mut reset, mut seen) = (Box::pin(w.driver.reset_controller()), None);
     bench.run(async {

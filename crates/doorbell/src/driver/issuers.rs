@@ -163,7 +163,7 @@ impl Issuers {
         }
     }
 
-    /// The queues there are, each with the CPU that it was made for.
+    /// The queues there are, each with the CPU that it was made for, which means nothing of those that have an owner.
     ///
     /// # Errors
     /// If they are not all that there are, or soon will be.
@@ -172,21 +172,24 @@ impl Issuers {
         if !wanted.cpus.is_empty() || !wanted.owners.is_empty() {
             return Err(NotYet::MakingQueue);
         }
-        if !wanted.exclusive.is_empty() {
-            return Err(NotYet::ExclusiveQueue);
-        }
-        Ok(wanted.made.clone())
+        let owned = wanted.exclusive.iter().map(|queue| (0, queue.clone()));
+        Ok(wanted.made.iter().cloned().chain(owned).collect())
     }
 
-    /// Goes on with queues of another process, each with the CPU that it was made for. A CPU that had none may share.
+    /// Goes on with queues of another process, each with the CPU that it was made for, if it has no owner. A CPU that had
+    /// none may share.
     pub(crate) fn inherit(&self, queues: Vec<(u32, Arc<QueuePair>)>) {
         let mut wanted = self.lock();
-        for (cpu, queue) in &queues {
-            if let Some(issuer) = self.cpus.get(*cpu as usize) {
+        for (cpu, queue) in queues {
+            if queue.is_exclusive() {
+                wanted.exclusive.push(queue);
+                continue;
+            }
+            if let Some(issuer) = self.cpus.get(cpu as usize) {
                 let _ = issuer.queue.set(queue.clone());
             }
+            wanted.made.push((cpu, queue));
         }
-        wanted.made = queues;
     }
 
     /// The device forgot all queues: `act`, and the queues that there are to be made anew. None made before is added

@@ -104,6 +104,7 @@ pub(crate) struct Inherited {
     pub(crate) list_words: usize,
     pub(crate) pool: DmaMemory,
     pub(crate) eager: bool,
+    pub(crate) exclusive: bool,
     pub(crate) shadows: Option<Arc<Shadows>>,
 }
 
@@ -148,7 +149,7 @@ pub(crate) fn adopt(
         sq_doorbell,
         cq_doorbell,
         eager: shape.eager,
-        exclusive: false,
+        exclusive: shape.exclusive,
     };
     Ok(QueuePair::adopt(parts, tells(failure), still))
 }

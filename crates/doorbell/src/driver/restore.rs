@@ -26,6 +26,7 @@ use super::registers::Registers;
 use super::service::{Served, Stop};
 use super::shadow::Shadows;
 use crate::error::{DriverError, NamespaceError};
+use crate::exclusive::ExclusiveQueue;
 use crate::memory::{GuestMemory, Layout};
 use crate::saved::{self, StateError};
 
@@ -75,6 +76,10 @@ pub struct Restored {
     pub commands: Vec<InheritedCommand>,
     /// Guest memory that was registered, in the order in which it was, and still is.
     pub guest_memory: Vec<GuestMemory>,
+    /// Queues that had an owner. What was in flight there, or had ended and was not taken, comes from their
+    /// [`poll`](ExclusiveQueue::poll), with its token. One whose owner had just dropped it may be among them. Those that are
+    /// dropped are given back.
+    pub exclusive_queues: Vec<ExclusiveQueue>,
 }
 
 fn nonsense(what: impl Into<String>) -> RestoreError {
@@ -205,8 +210,12 @@ impl Restoring {
         }
         let interrupts = matches!(core.completion, CompletionMode::Interrupt | CompletionMode::Adaptive);
         for (queue, pair, commands) in queues {
-            let attendance = core.attendance(queue.vector.filter(|_| interrupts));
-            let attendance = attendance.map_err(DriverError::command("waiting for interrupts"))?;
+            let attendance = if queue.exclusive {
+                None
+            } else {
+                let attendance = core.attendance(queue.vector.filter(|_| interrupts));
+                Some(attendance.map_err(DriverError::command("waiting for interrupts"))?)
+            };
             prepared.queues.push(PreparedQueue { cpu: queue.cpu, pair, commands, attendance });
         }
         if core.device.interrupt_count() != 0 {

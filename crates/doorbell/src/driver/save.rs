@@ -29,9 +29,6 @@ pub enum NotYet {
     /// The first I/O of a CPU is having its queue made.
     #[error("an I/O queue is being made")]
     MakingQueue,
-    /// Somebody owns an exclusive queue, and alone knows what its commands are about. It is to be dropped first.
-    #[error("an exclusive queue has an owner")]
-    ExclusiveQueue,
     /// Guest memory is being unregistered.
     #[error("guest memory is being unregistered")]
     Unregistering,
@@ -195,7 +192,7 @@ impl Core {
         Some(saved::Queue {
             id: queue.id().into(),
             depth: queue.depth().into(),
-            vector: if queue.id() == 0 { None } else { self.vector_of(queue.id()) },
+            vector: if queue.id() == 0 || queue.is_exclusive() { None } else { self.vector_of(queue.id()) },
             cpu,
             submission: Some(memories.place(submission)),
             completion: Some(memories.place(completion)),
@@ -209,6 +206,7 @@ impl Core {
             submitted: still.submitted,
             identifiers: still.identifiers.into_iter().map(u32::from).collect(),
             commands,
+            exclusive: queue.is_exclusive(),
         })
     }
 

@@ -63,6 +63,7 @@ impl QueuePair {
                 }
                 let run = match command.pages {
                     (_, 0) => None,
+                    _ if queue.exclusive => return Err("pages, which commands of an owner do without"),
                     pages => {
                         Some(queue.pool.take_again(pages).ok_or("pages that another command has, or that are none")?)
                     }
@@ -81,7 +82,10 @@ impl QueuePair {
                         }
                     }
                     Crossing::InFlight => {}
-                    Crossing::Done => slot.finish(cid, command.result),
+                    Crossing::Done => {
+                        slot.finish(cid, command.result);
+                        inner.rare.ended = queue.exclusive;
+                    }
                 }
                 adopted.push(Adopted {
                     token: command.token,

@@ -82,7 +82,8 @@ impl QueuePair {
     #[cold]
     #[inline(never)]
     fn take_ended(&self, inner: &mut Inner, found: &mut Found) {
-        if !inner.rare.ended {
+        // While it is held still, it is not decided whose they are.
+        if !inner.rare.ended || inner.rare.frozen.is_some() {
             return;
         }
         for index in 0..self.depth() {

@@ -102,6 +102,8 @@ impl QueuePair {
             let state = match state {
                 State::InFlight => Crossing::InFlight,
                 State::Orphaned => Crossing::Orphaned,
+                // Its owner claims results under the lock, and does not while it is held still.
+                State::Done if self.exclusive => Crossing::Done,
                 // Futures claim results without the lock. Who comes first has it.
                 State::Done | State::Returned if self.free.claim(index) => {
                     frozen.done.push(Unclaimed { token, left: None });
@@ -160,6 +162,11 @@ impl QueuePair {
 
     /// Another process has it now: what it holds is not ours any more. For [`give_up`](Self::give_up).
     pub(super) fn end_frozen(&self, frozen: Frozen, rest: &mut Rest) {
+        for slot in (0..self.depth()).filter(|_| self.exclusive).map(|index| self.slots.at(index)) {
+            if let (State::Done, cid) = slot.state() {
+                slot.set_state(State::Lost, cid);
+            }
+        }
         for Unclaimed { token: Token { cid }, left } in frozen.done {
             let index = self.slots.of_cid(cid);
             // It stays claimed, so that nobody who is just about to take the result does.

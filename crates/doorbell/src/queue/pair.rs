@@ -262,6 +262,11 @@ impl QueuePair {
         }
     }
 
+    /// The slot of a command.
+    pub(crate) fn slot_of(&self, token: Token) -> u16 {
+        self.slots.of_cid(token.cid)
+    }
+
     /// Whether it has an owner, and no CPU.
     pub(crate) fn is_exclusive(&self) -> bool {
         self.exclusive

@@ -163,6 +163,9 @@ pub(crate) struct Queue {
     /// Commands that have a slot.
     #[prost(message, repeated, tag = "16")]
     pub(crate) commands: Vec<Command>,
+    /// It has an owner, and no CPU.
+    #[prost(bool, tag = "17")]
+    pub(crate) exclusive: bool,
 }
 
 /// A command that has a slot.

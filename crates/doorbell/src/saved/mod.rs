@@ -19,9 +19,11 @@ pub(crate) use messages::{
 use prost::Message;
 
 /// The version of states that are written.
-pub const STATE_VERSION: u32 = 1;
+pub const STATE_VERSION: u32 = 2;
 /// The oldest version that understands them.
 const OLDEST_READER: u32 = 1;
+/// The oldest version that knows of queues that have an owner. To earlier ones, they were a CPU's.
+const OLDEST_WITH_OWNERS: u32 = 2;
 
 const MAGIC: [u8; 8] = *b"doorbell";
 const HEADER: usize = 20;
@@ -54,7 +56,9 @@ pub(crate) fn write(driver: &Driver) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(HEADER.saturating_add(body.len()));
     bytes.extend_from_slice(&MAGIC);
     bytes.extend_from_slice(&STATE_VERSION.to_le_bytes());
-    bytes.extend_from_slice(&OLDEST_READER.to_le_bytes());
+    let has_owners = driver.queues.iter().any(|queue| queue.exclusive);
+    let oldest = if has_owners { OLDEST_WITH_OWNERS } else { OLDEST_READER };
+    bytes.extend_from_slice(&oldest.to_le_bytes());
     bytes.extend_from_slice(&crc32fast::hash(&body).to_le_bytes());
     bytes.extend_from_slice(&body);
     bytes

@@ -29,8 +29,15 @@ fn a_later_version_decides_who_understands_it() {
     let mut bytes = some();
     bytes[8] = 9;
     read(&bytes).expect("it says that version 1 understands it");
-    bytes[12] = 2;
-    assert_eq!(read(&bytes), Err(StateError::TooNew { version: 9, oldest: 2 }));
+    bytes[12] = 3;
+    assert_eq!(read(&bytes), Err(StateError::TooNew { version: 9, oldest: 3 }));
+}
+
+#[test]
+fn version_1_is_not_given_queues_that_have_an_owner() {
+    let with =
+        |exclusive| write(&Driver { queues: vec![Queue { exclusive, ..Queue::default() }], ..Driver::default() });
+    assert_eq!((with(false)[12], with(true)[12]), (1, 2));
 }
 
 #[test]

@@ -139,6 +139,7 @@ impl Restoring {
             list_words: queue.list_words as usize,
             pool: self.memory(queue.pool)?.clone(),
             eager: queue.id == 0 || completion.looks_after_submitting(&*options.device),
+            exclusive: queue.exclusive,
             // The admin queue has none.
             shadows: shadows.filter(|_| queue.id != 0).cloned(),
         };

@@ -13,6 +13,7 @@ use crate::driver::issuers::Attendance;
 use crate::driver::options::CompletionMode;
 use crate::driver::service::Watched;
 use crate::error::DriverError;
+use crate::exclusive::ExclusiveQueue;
 use crate::memory::GuestMemory;
 use crate::queue::{Adopted, QueuePair, Token};
 
@@ -35,7 +36,8 @@ pub(super) struct PreparedQueue {
     pub(super) cpu: u32,
     pub(super) pair: Arc<QueuePair>,
     pub(super) commands: Vec<Adopted>,
-    pub(super) attendance: Attendance,
+    /// None if it has an owner, who looks at it.
+    pub(super) attendance: Option<Attendance>,
 }
 
 impl Prepared {
@@ -61,14 +63,16 @@ impl Prepared {
 
         core.serve("admin completions", core.served_by_admin_vector.clone(), self.admin_watch.take());
         let mut inherited = Inherited::default();
-        let (mut commands, mut issuers) = (Vec::new(), Vec::new());
+        let (mut commands, mut exclusive_queues, mut issuers) = (Vec::new(), Vec::new(), Vec::new());
         for PreparedQueue { cpu, pair, commands: adopted, attendance } in std::mem::take(&mut self.queues) {
-            core.attend(pair.clone(), attendance);
-            for adopted in adopted {
-                inherited.add(&pair, &adopted);
-                if !adopted.orphaned {
-                    commands.push(InheritedCommand::new(&core, &pair, adopted));
+            adopted.iter().for_each(|adopted| inherited.add(&pair, adopted));
+            let claimable = adopted.into_iter().filter(|adopted| !adopted.orphaned);
+            match attendance {
+                Some(attendance) => {
+                    core.attend(pair.clone(), attendance);
+                    commands.extend(claimable.map(|adopted| InheritedCommand::new(&core, &pair, adopted)));
                 }
+                None => exclusive_queues.push(ExclusiveQueue::inherit(core.clone(), pair.clone(), claimable)),
             }
             issuers.push((cpu, pair));
         }
@@ -88,7 +92,7 @@ impl Prepared {
         // An interrupt may have come while nobody watched.
         core.queues().iter().for_each(|queue| while queue.drain() != 0 {});
         tracing::info!(commands = commands.len(), "took a controller over");
-        Ok(Restored { driver, commands, guest_memory: std::mem::take(&mut self.guest_memory) })
+        Ok(Restored { driver, commands, guest_memory: std::mem::take(&mut self.guest_memory), exclusive_queues })
     }
 
     /// Whoever sent it kept its time; now nobody else does. Format NVM takes as long as it takes.
