@@ -304,6 +304,52 @@ fn loom_pair_giving_up_meets_completion() {
     });
 }
 
+/// A result is claimed as the queue is held still, and handed over or gone on with: it is the future's or the other process's,
+/// never both, never nobody's, and the future ends.
+fn a_handover_meets_a_claim(commit: bool) {
+    loom::model(move || {
+        let queue = queue(1);
+        let (woken, waker) = Woken::new();
+        let mut exchange = Exchange::new(&queue);
+        assert!(start(&mut exchange, &waker));
+        post(&queue, 0);
+        assert_eq!(queue.drain(), 1);
+        let other = queue.clone();
+        let other = thread::spawn(move || {
+            let still = other.freeze().expect("it works");
+            if commit {
+                other.give_up(Lost::HandedOver);
+            } else {
+                other.thaw();
+            }
+            still.commands.len()
+        });
+        let mut result = exchange.poll_result(&mut Context::from_waker(&waker));
+        let crossed = other.join().unwrap();
+        if result.is_pending() {
+            assert!(woken.count() > 1, "it is told of what was decided");
+            result = exchange.poll_result(&mut Context::from_waker(&waker));
+        }
+        match result {
+            Poll::Ready(Ok(_)) => assert!(!commit || crossed == 0, "it is the other process's"),
+            Poll::Ready(Err(crate::RequestError::HandedOver)) => assert_eq!((commit, crossed), (true, 1)),
+            other => panic!("{other:?}"),
+        }
+        drop(exchange);
+        assert!(commit || all_free(&queue));
+    });
+}
+
+#[test]
+fn loom_pair_a_handover_meets_a_claim() {
+    a_handover_meets_a_claim(true);
+}
+
+#[test]
+fn loom_pair_a_handover_that_fails_meets_a_claim() {
+    a_handover_meets_a_claim(false);
+}
+
 /// A command that is submitted while the controller is reset ends once: interrupted, or sent in the queue's next life.
 #[test]
 fn loom_pair_a_reset_meets_a_submission() {
