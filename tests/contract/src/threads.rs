@@ -1,5 +1,6 @@
 //! The same on threads and in real time: the built-in runtime, a controller with a thread of its own, callers on others.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
@@ -85,4 +86,42 @@ fn q4_callers_that_poll_are_left_alone_and_not_forgotten() {
     });
     let impatient = is_done.recv_timeout(Duration::from_secs(30)).expect("every read ends");
     assert!(impatient > 0, "no caller lost patience");
+}
+
+/// A queue that is made while another gives the poller no rest.
+#[test]
+fn q4_a_new_queue_is_looked_after_while_another_is_busy() {
+    let subsystem = Subsystem::default();
+    subsystem.add_namespace(NamespaceConfig::ram(16 << 20)).expect("a namespace");
+    let device = emulated(&subsystem, ControllerConfig::default(), Run::Threaded).expect("a device");
+    let options = DriverOptions::new(device).cpus(2).completion(CompletionMode::Adaptive);
+    let driver = block_on(options.open()).expect("it comes up");
+    let namespace = Arc::new(block_on(driver.namespace(1)).expect("namespace 1"));
+    let (stop, busy) = (Arc::new(AtomicBool::new(false)), namespace.clone());
+    let stopped = stop.clone();
+    let busy = std::thread::spawn(move || {
+        let mut data = [0; 512];
+        let mut reads = 0;
+        while !stopped.load(Ordering::Relaxed) {
+            block_on(busy.read_slice(0, 0, &mut data)).expect("read");
+            reads += 1;
+        }
+        reads
+    });
+    // The poller has come to find it worth its while.
+    std::thread::sleep(Duration::from_millis(100));
+    let (done, is_done) = mpsc::channel();
+    let other = std::thread::spawn(move || {
+        let mut data = [0; 512];
+        for _ in 0..3 {
+            block_on(namespace.read_slice(1, 0, &mut data)).expect("read");
+        }
+        done.send(()).expect("it is waited for");
+    });
+    let ended = is_done.recv_timeout(Duration::from_secs(20));
+    stop.store(true, Ordering::Relaxed);
+    let reads = busy.join().expect("a caller");
+    other.join().expect("the other");
+    ended.expect("the other queue's reads end while the first is busy");
+    assert!(reads > 3);
 }

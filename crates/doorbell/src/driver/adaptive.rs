@@ -11,6 +11,7 @@ use doorbell_device::{DeviceError, Interrupt};
 use super::service::Stop;
 use crate::queue::QueuePair;
 use crate::runtime::Runtime;
+use crate::sync::{AtomicU32, Ordering};
 
 /// A completion that takes longer is not polled for: sleeping until it comes costs little beside that.
 const LONGEST: Duration = Duration::from_micros(500);
@@ -45,18 +46,25 @@ impl Patience {
 /// What the thread looks at.
 pub(crate) struct Adaptive {
     queues: Mutex<Vec<(Arc<QueuePair>, Interrupt)>>,
-    /// Raised when there are more of them.
+    /// Counts how often there were more of them, for a thread that does not come to sleep.
+    additions: AtomicU32,
+    /// Raised then, for one that sleeps.
     changed: Interrupt,
 }
 
 impl Adaptive {
     pub(crate) fn new() -> Result<Arc<Self>, DeviceError> {
-        Ok(Arc::new(Self { queues: Mutex::default(), changed: Interrupt::new()? }))
+        Ok(Arc::new(Self { queues: Mutex::default(), additions: AtomicU32::new(0), changed: Interrupt::new()? }))
     }
 
     /// One more queue, with its interrupt.
     pub(crate) fn add(&self, queue: Arc<QueuePair>, interrupt: Interrupt) {
         self.queues.lock().unwrap_or_else(PoisonError::into_inner).push((queue, interrupt));
+        self.tell();
+    }
+
+    fn tell(&self) {
+        self.additions.fetch_add(1, Ordering::Release);
         self.changed.raise();
     }
 
@@ -76,16 +84,29 @@ impl Adaptive {
 
     /// Looks after the queues that there are now, until there are others.
     fn look_after(&self, runtime: &dyn Runtime, stop: &Stop) -> Result<(), DeviceError> {
+        // Before the list, so that what is added meanwhile ends the look.
+        let additions = self.additions.load(Ordering::Acquire);
         self.changed.take();
         let queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let drain = || queues.iter().map(|(queue, _)| queue.drain()).sum();
+        self.look(&queues, drain, additions, runtime, stop)
+    }
+
+    fn look(
+        &self,
+        queues: &[(Arc<QueuePair>, Interrupt)],
+        mut drain: impl FnMut() -> usize,
+        additions: u32,
+        runtime: &dyn Runtime,
+        stop: &Stop,
+    ) -> Result<(), DeviceError> {
         let interrupts = queues.iter().map(|(_, interrupt)| interrupt).chain([&self.changed]);
         let any = Interrupt::any_of(interrupts.cloned().collect::<Vec<_>>())?;
-        let drain = || queues.iter().map(|(queue, _)| queue.drain()).sum::<usize>();
         let mut patience = Patience::default();
         let mut last_found = runtime.now();
         let polled = || queues.iter().fold(0, |sum: u32, (queue, _)| sum.wrapping_add(queue.polled_by_callers()));
         let mut seen = polled();
-        while !stop.is_stopped() {
+        while !stop.is_stopped() && self.additions.load(Ordering::Acquire) == additions {
             let now_polled = polled();
             if now_polled != seen {
                 // Two that look at the same queue are in each other's way, and who waits for the completion is to find it.
@@ -110,11 +131,8 @@ impl Adaptive {
                 interrupt.take();
                 interrupt.handled();
             };
-            if !may_sleep(&queues, arm) || !any.wait(NAP) || polled() != seen {
+            if !may_sleep(queues, arm) || !any.wait(NAP) || polled() != seen {
                 continue;
-            }
-            if self.changed.is_raised() {
-                return Ok(());
             }
             if queues.iter().map(|(queue, _)| queue.interrupted()).sum::<usize>() != 0 {
                 let now = runtime.now();
@@ -136,6 +154,7 @@ pub(crate) fn may_sleep<Q: Deref<Target = QueuePair>, I>(queues: &[(Q, I)], arm:
 #[cfg(test)]
 mod unit {
     use super::*;
+    use crate::ThreadRuntime;
 
     fn after(waits: &[u64]) -> Duration {
         let mut patience = Patience::default();
@@ -150,6 +169,21 @@ mod unit {
             assert!(patience > Duration::from_micros(latency), "{latency} us: {patience:?}");
             assert!(patience <= SHORTEST.max(Duration::from_micros(latency * 4)), "{latency} us: {patience:?}");
         }
+    }
+
+    #[test]
+    fn a_queue_that_is_added_is_noticed_though_others_give_no_rest() {
+        let adaptive = Adaptive::new().unwrap();
+        let mut looks = 0;
+        let busy = || {
+            looks += 1;
+            if looks == 1000 {
+                adaptive.tell();
+            }
+            assert!(looks < 10_000, "it is not noticed");
+            1
+        };
+        adaptive.look(&[], busy, 0, &*ThreadRuntime::global(), &Stop::default()).unwrap();
     }
 
     #[test]
