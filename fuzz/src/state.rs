@@ -73,7 +73,8 @@ fn edited(bytes: &[u8]) {
     let world = World::new();
     let device = device(&world);
     world.run(async {
-        let driver = world.options(device.clone()).open().await.expect("a controller without a fault");
+        let options = || world.options(device.clone()).exclusive_queues(1);
+        let driver = options().open().await.expect("a controller without a fault");
         let namespace = driver.namespace(1).await.expect("namespace 1");
         for cpu in 0..2 {
             namespace.write_slice(cpu, 0, false, &[7; 8192]).await.expect("written");
@@ -88,20 +89,27 @@ fn edited(bytes: &[u8]) {
             futures_lite::future::zip(namespace.write_slice(0, 8, false, &first), more).await
         });
         assert!(poll_once(&mut writes).await.is_none(), "they take a second");
+        let mut own = driver.exclusive_queue().await.expect("a queue");
+        let buffer = driver.allocate_buffer(4096).expect("a buffer");
+        own.write_buffer(&namespace, 5, 200, 1, false, buffer).map_err(|(_, error)| error).expect("sent");
         let saved = driver.save().expect("nothing but writes is under way");
         let state = with_header(&edit(saved.state().get(20..).unwrap_or_default(), bytes));
-        match world.options(device.clone()).restore(&state, saved.memory().to_vec()).await {
+        match options().restore(&state, saved.memory().to_vec()).await {
             Err(_) => {
                 drop(saved);
                 let (first, second) = writes.await;
                 first.expect("the old driver goes on");
                 second.expect("the old driver goes on");
+                world.sleep(Duration::from_secs(1)).await;
+                assert!(own.poll().all(|completed| completed.result.is_ok()), "the old driver goes on");
+                drop(own);
                 driver.shutdown().await;
             }
             Ok(restored) => {
                 saved.hand_over();
                 drop(writes);
-                drop((namespace, driver));
+                assert!(own.poll().all(|completed| completed.result.is_err()), "it is another's");
+                drop((own, namespace, driver));
                 go_on(restored).await;
             }
         }
@@ -111,10 +119,16 @@ fn edited(bytes: &[u8]) {
 }
 
 /// What a program does that has taken over. What it is told may be wrong, as the state was.
-async fn go_on(Restored { driver, commands, .. }: Restored) {
+async fn go_on(Restored { driver, commands, exclusive_queues, .. }: Restored) {
     for command in commands {
         let _ = (command.command(), command.blocks());
         let _ = command.await;
+    }
+    if let Ok(namespace) = driver.namespace(1).await {
+        for mut queue in exclusive_queues {
+            let _ = queue.flush(&namespace, 6);
+            queue.poll().for_each(drop);
+        }
     }
     use_it(&driver).await;
     driver.shutdown().await;
