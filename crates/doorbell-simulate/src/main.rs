@@ -207,11 +207,12 @@ mod unit {
     }
 
     /// A short scenario, and the same with a save at each moment of it in turn: in the middle of a bring-up of queues, of I/O,
-    /// of events and of recovery.
+    /// of events and of recovery. Two scenarios, or a hundred with `DOORBELL_LONG`.
     #[test]
     fn drivers_can_be_saved_at_any_moment() {
         let (mut handed_over, mut refused) = (0, 0);
-        for seed in 1..=2 {
+        let seeds = if std::env::var_os("DOORBELL_LONG").is_some() { 100 } else { 2 };
+        for seed in 1..=seeds {
             let mut scenario = Scenario::draw(seed, 14);
             scenario.setup.saves = None;
             let moments = try_one(&scenario, false).expect("it is in order without a save").tally.moments;

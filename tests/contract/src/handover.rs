@@ -580,6 +580,30 @@ fn h3_a_reset_that_is_asked_for_meanwhile_waits_for_the_decision() {
 }
 
 #[test]
+fn h3_time_that_passes_meanwhile_is_not_the_device_s() {
+    let bench = Bench::new();
+    let w = Watched::with(&bench, ControllerConfig::default(), |options| options.admin_timeout(2 * SECOND));
+    // A task of the driver asks, and waits for the answer.
+    let asked = |fault: Fault, size: u64| {
+        let plan = FaultPlan::on(CommandMatch::admin(AdminOpcode::IDENTIFY.0).times(1), fault);
+        w.spy.device().with_controller(|controller| controller.set_faults(plan));
+        bench.subsystem.resize_namespace(1, size).expect("resized");
+        bench.run(bench.world.sleep(SECOND / 2));
+        w.driver.save().expect("saved")
+    };
+    // It is answered while nobody listens, and held still for longer than it may take.
+    let saved = asked(Fault::delay(SECOND), 8 << 20);
+    bench.run(bench.world.sleep(10 * SECOND));
+    drop(saved);
+    bench.run(bench.world.sleep(10 * SECOND));
+    assert_eq!((w.driver.inspect().controller.resets, w.namespace.block_count()), (0, 16384));
+    // One that is not answered is noticed all the same.
+    drop(asked(Fault::Drop, 4 << 20));
+    bench.run(bench.world.sleep(10 * SECOND));
+    assert_eq!((w.driver.inspect().controller.resets, w.namespace.block_count()), (1, 8192));
+}
+
+#[test]
 fn h3_a_failure_meanwhile_is_dealt_with_by_who_goes_on() {
     let bench = Bench::new();
     let w = Watched::with(&bench, ControllerConfig::default(), |options| options.io_timeout(Some(SECOND)));

@@ -17,7 +17,7 @@ use crate::error::{DeviceFailed, RequestError};
 use crate::memory::Layout;
 use crate::queue::pooled::{self, Data};
 use crate::queue::{Notes, QueuePair, Token};
-use crate::runtime::{Runtime, timeout};
+use crate::runtime::{Runtime, sleep};
 
 /// The admin queue and what waits on it.
 pub(crate) struct Admin {
@@ -49,9 +49,25 @@ impl Admin {
 
     /// Sees that a command of the process before is answered in time, which begins now.
     pub(crate) async fn expect(&self, opcode: u8, token: Token, sequence: u64) {
-        if timeout(&*self.runtime, Some(self.limit), self.queue.wait_for(token, sequence)).await.is_none() {
+        if self.in_time(Some(self.limit), self.queue.wait_for(token, sequence)).await.is_none() {
             self.stuck(opcode);
         }
+    }
+
+    /// Waits for what the device is to answer, but not for ever: `None` when the time is up first. It begins anew when the queue
+    /// was held still meanwhile, since nobody heard what the device said.
+    async fn in_time<T>(&self, limit: Option<Duration>, answer: impl Future<Output = T>) -> Option<T> {
+        let Some(limit) = limit else { return Some(answer.await) };
+        futures_lite::future::or(async { Some(answer.await) }, async {
+            loop {
+                let before = self.queue.stillness();
+                sleep(&*self.runtime, limit).await;
+                if before % 2 == 0 && self.queue.stillness() == before {
+                    return None;
+                }
+            }
+        })
+        .await
     }
 
     /// A command was not answered in time: the device is given up, or reset.
@@ -95,7 +111,7 @@ impl Admin {
         let layout = Layout { sgl: false, ..self.layout };
         let max = self.queue.pool().capacity();
         let submitted = pooled::submit(&self.queue, layout, max, || self.notes(), check, command, data).await?;
-        timeout(&*self.runtime, limit, submitted.completion()).await.transpose()
+        self.in_time(limit, submitted.completion()).await.transpose()
     }
 
     /// Identify (NVMe Base 2.0, Identify command): 4096 bytes.

@@ -125,6 +125,7 @@ impl QueuePair {
             });
         }
         inner.rare.frozen = Some(Box::new(frozen));
+        inner.rare.stillness = inner.rare.stillness.wrapping_add(1);
         self.unlock(inner);
         Some(still)
     }
@@ -133,6 +134,7 @@ impl QueuePair {
     pub(crate) fn thaw(&self) {
         let mut inner = self.lock.lock();
         let Some(frozen) = inner.rare.frozen.take() else { return self.unlock(inner) };
+        inner.rare.stillness = inner.rare.stillness.wrapping_add(1);
         let mut rest = inner.rare.rest.take().unwrap_or_else(|| Box::new(Rest::default()));
         for Unclaimed { token: Token { cid }, left } in frozen.done {
             let index = self.slots.of_cid(cid);
@@ -158,6 +160,14 @@ impl QueuePair {
         self.serve(&mut inner);
         self.unlock(inner);
         while self.drain() != 0 {}
+    }
+
+    /// A number that is odd while it is held still, and another each time that it is, and that it goes on.
+    pub(crate) fn stillness(&self) -> u32 {
+        let inner = self.lock.lock();
+        let stillness = inner.rare.stillness;
+        self.unlock(inner);
+        stillness
     }
 
     /// Another process has it now: what it holds is not ours any more. For [`give_up`](Self::give_up).

@@ -32,6 +32,8 @@ pub(super) struct Things {
     pub(super) unrung: Unrung,
     /// Set while it is held still, so that another process can take it over. It is halted then.
     pub(super) frozen: Option<Box<Frozen>>,
+    /// How often it was held still or let go on: odd while it is held still.
+    pub(super) stillness: u32,
 }
 
 impl Rare {
@@ -45,6 +47,7 @@ impl Rare {
             rest: None,
             unrung: Unrung::default(),
             frozen: None,
+            stillness: 0,
         };
         Self { quiet: true, things }
     }
@@ -57,7 +60,7 @@ impl Rare {
     }
 
     pub(super) fn settle(&mut self) {
-        let Things { gate, halted, ended, waiting, retiring, rest, unrung, frozen: _ } = &self.things;
+        let Things { gate, halted, ended, waiting, retiring, rest, unrung, frozen: _, stillness: _ } = &self.things;
         let waited_for = waiting.is_hungry() || *retiring != 0;
         let open = *gate == Gate::Open && !halted;
         self.quiet = open && !ended && !waited_for && rest.is_none() && unrung.is_nothing();
