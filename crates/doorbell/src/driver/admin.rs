@@ -62,7 +62,7 @@ impl Admin {
             loop {
                 let before = self.queue.stillness();
                 sleep(&*self.runtime, limit).await;
-                if before % 2 == 0 && self.queue.stillness() == before {
+                if before.is_multiple_of(2) && self.queue.stillness() == before {
                     return None;
                 }
             }
