@@ -62,8 +62,7 @@ impl Ticket {
         Self { index, number }
     }
 
-    /// A number that no other ticket of the subsystem has, nor ever had, and that the operation keeps in another process.
-    /// Never 0.
+    /// A number that no other outstanding operation of the subsystem has, and that this one keeps in another process. Never 0.
     pub fn number(self) -> u64 {
         self.number
     }
