@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use doorbell::{CompletionMode, DriverOptions, Namespace, NvmeDriver};
+use doorbell::{CompletionMode, DriverOptions, Namespace, NvmeDriver, Runtime, ThreadRuntime};
 use doorbell_device::inprocess::Run;
 use doorbell_emulator::{ControllerConfig, InterruptMode, NamespaceConfig, Subsystem, emulated};
 use futures_lite::future::block_on;
@@ -163,24 +163,10 @@ fn q4_where_there_are_no_threads_a_task_polls() {
     }
 }
 
-/// Ready at a time, on a thread of its own.
+/// Ready at a time.
 pub(crate) async fn async_deadline(at: Instant) {
-    let mut started = false;
-    std::future::poll_fn(move |context| {
-        if Instant::now() >= at {
-            return std::task::Poll::Ready(());
-        }
-        if !started {
-            started = true;
-            let waker = context.waker().clone();
-            std::thread::spawn(move || {
-                std::thread::sleep(at.saturating_duration_since(Instant::now()));
-                waker.wake();
-            });
-        }
-        std::task::Poll::Pending
-    })
-    .await;
+    let runtime = ThreadRuntime::global();
+    runtime.sleep_until(runtime.now() + at.saturating_duration_since(Instant::now())).await;
 }
 
 /// Whoever had the device before may have been killed, and left it with an interrupt that nobody can silence.
