@@ -57,6 +57,8 @@ impl Load {
     pub(crate) fn begin(driver: &NvmeDriver) -> Self {
         let slots = slots();
         let namespace = Arc::new(block_on(driver.namespace(1)).unwrap());
+        // A driver cannot be saved while a queue is being made.
+        (0..driver.cpus().min(2)).for_each(|cpu| block_on(namespace.flush(cpu)).unwrap());
         let host = HostMemory::allocate(slots as usize * UNIT).unwrap();
         let memory = GuestMemory::builder().region(0, host, Access::ReadWrite).build().unwrap();
         let memory = driver.register_memory(&memory).unwrap();
